@@ -1,0 +1,35 @@
+# Every target sets up what it needs. VENV=... puts the environment elsewhere.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: demo test test-all lint bench ui clean help
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s ':'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+lint: $(READY) ## ruff, format and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(READY) ## everything fast, and the integration tests
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+test-all: $(READY) ## what is slow, too
+	$(BIN)/python -m pytest -m 'not gpu'
+
+demo: $(READY) ## sample -> weights -> embed on this machine
+	$(BIN)/python jobs/sample.py --config jobs/configs/sample.yaml
+	$(BIN)/python jobs/weights.py --config jobs/configs/sample.yaml
+	$(BIN)/python jobs/embed.py --config jobs/configs/sample.yaml
+
+clean: ## remove the environment and what the jobs wrote
+	rm -rf $(VENV) data runs mlflow.db mlruns .pytest_cache .mypy_cache .ruff_cache *.egg-info
