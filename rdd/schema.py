@@ -1,0 +1,118 @@
+"""Column names and types of everything that one stage writes and another reads."""
+
+import pyarrow as pa
+
+LABEL_REAL = 0
+LABEL_GENERATED = 1
+
+REAL = "real"
+"""Name of the generator of a real image."""
+
+NUM_GENERATED = 4
+"""Generated images in a D3 record: ``image_gen0`` to ``image_gen3``."""
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+D3 = pa.schema(
+    [(name, pa.string()) for name in ("id", "original_prompt", "positive_prompt", "negative_prompt", "url")]
+    + [
+        field
+        for i in range(NUM_GENERATED)
+        for field in (
+            (f"model_gen{i}", pa.string()),
+            (f"width_gen{i}", pa.int64()),
+            (f"height_gen{i}", pa.int64()),
+            (f"num_inference_steps_gen{i}", pa.int64()),
+            (f"filepath_gen{i}", pa.string()),
+            (f"image_gen{i}", IMAGE),
+        )
+    ]
+)
+"""One row of ELSA_D3: four generated images and the address of the real one."""
+
+REAL_IMAGES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("bytes", pa.binary()),
+        ("sha256", pa.string()),
+        ("content_type", pa.string()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("final_url", pa.string()),
+        ("status", pa.string()),
+    ]
+)
+"""The real image of a record; ``status`` is ``ok`` or the reason why there is none."""
+
+STATUS_OK = "ok"
+
+_PLACE = [("key", pa.string()), ("source", pa.string()), ("row", pa.int64()), ("record_id", pa.string())]
+_REJECTION = [("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+
+INDEX = pa.schema(
+    [
+        *_PLACE,
+        ("rows", pa.list_(pa.int64())),
+        ("paths", pa.list_(pa.string())),
+        ("generators", pa.list_(pa.string())),
+        ("caption", pa.string()),
+        *_REJECTION,
+    ]
+)
+"""One row a record, made before any image is read. ``key`` (file and row) is unique by construction, ``record_id`` is not."""
+
+RAW = pa.schema(
+    [
+        *_PLACE,
+        ("generators", pa.list_(pa.string())),
+        ("images", pa.list_(pa.binary())),
+        ("text_original", pa.string()),
+        ("text_positive", pa.string()),
+        *_REJECTION,
+    ]
+)
+"""A record with the bytes of its images as they were stored."""
+
+_FORMAT = [
+    ("formats", pa.list_(pa.string())),
+    ("widths", pa.list_(pa.int32())),
+    ("heights", pa.list_(pa.int32())),
+    ("num_bytes", pa.list_(pa.int64())),
+]
+
+DECODED = pa.schema(
+    [
+        *_PLACE,
+        ("generators", pa.list_(pa.string())),
+        ("pixels", pa.list_(pa.binary())),
+        ("text_original", pa.string()),
+        ("text_positive", pa.string()),
+        *_FORMAT,
+        *_REJECTION,
+    ]
+)
+"""A record with its images resized and cropped: ``pixels`` holds (size, size, 3) uint8 each."""
+
+FEATURES = pa.schema(
+    [
+        *_PLACE,
+        ("generators", pa.list_(pa.string())),
+        ("image_features", pa.binary()),
+        ("text_original", pa.binary()),
+        ("text_positive", pa.binary()),
+        ("prompts_cut", pa.int32()),
+        *_FORMAT,
+        *_REJECTION,
+    ]
+)
+"""A record's features, little-endian float16: (k, D) of its images, (D,) of each prompt. A row with a ``reason`` has none."""
+
+FEATURE_COLUMNS = ("image_features", "text_original", "text_positive")
+
+QUARANTINE = pa.schema([("record_id", pa.string()), ("source", pa.string()), ("row", pa.int64()), *_REJECTION])
+
+
+def label_of(generator: str) -> int:
+    """Label of an image by the name of what made it."""
+    return LABEL_REAL if generator == REAL else LABEL_GENERATED

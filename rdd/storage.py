@@ -1,0 +1,197 @@
+"""Paths and files on local disks and S3: listing, atomic writes, and the directory that a stage owns."""
+
+import contextlib
+import fcntl
+import json
+import os
+import posixpath
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import yaml
+
+
+def filesystem(path: str) -> tuple[pafs.FileSystem, str]:
+    """File system of a path and the path inside it.
+
+    Args:
+        path: local, or ``s3://bucket/key`` (through s3fs, which honours ``AWS_ENDPOINT_URL`` and the usual credentials).
+    """
+    if path.startswith("s3://"):
+        import s3fs  # only where S3 is used: it takes half a second to import
+
+        return pafs.PyFileSystem(pafs.FSSpecHandler(s3fs.S3FileSystem())), path.removeprefix("s3://").rstrip("/")
+    if "://" in path:
+        raise ValueError(f"a path must be local or s3://, got {path!r}")
+    return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
+
+
+def absolute(path: str) -> str:
+    """The path as every process of this machine understands it, wherever it runs."""
+    return path.rstrip("/") if path.startswith("s3://") else filesystem(path)[1]
+
+
+def join(path: str, *parts: str) -> str:
+    """Path below a directory, local or on S3."""
+    return posixpath.join(path, *parts)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a listing: its path as given back to :func:`filesystem`, and its size in bytes."""
+
+    path: str
+    size: int
+
+
+def list_files(path: str, *, suffix: str = "") -> list[File]:
+    """Files below a directory that end with ``suffix``, sorted; names that begin with a dot or an underscore are left out.
+
+    Raises:
+        ValueError: the directory does not exist.
+    """
+    fs, root = filesystem(path)
+    if fs.get_file_info(root).type != pafs.FileType.Directory:
+        raise ValueError(f"no directory at {path}")
+    scheme = "s3://" if path.startswith("s3://") else ""
+    infos = fs.get_file_info(pafs.FileSelector(root, recursive=True))
+    found = [
+        File(scheme + info.path, info.size)
+        for info in infos
+        if info.type == pafs.FileType.File
+        and info.path.endswith(suffix)
+        and not any(part[0] in "._" for part in posixpath.relpath(info.path, root).split("/"))
+    ]
+    return sorted(found, key=lambda file: file.path)
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a directory."""
+    fs, inner = filesystem(path)
+    return fs.get_file_info(inner).type != pafs.FileType.NotFound
+
+
+def read_bytes(path: str) -> bytes:
+    """Content of a file."""
+    fs, inner = filesystem(path)
+    with fs.open_input_file(inner) as file:
+        return file.read()
+
+
+def make_directory(path: str) -> None:
+    """Create a directory and its parents."""
+    fs, inner = filesystem(path)
+    fs.create_dir(inner, recursive=True)
+
+
+def delete_directory(path: str) -> None:
+    """Delete a directory with its content, if it is there."""
+    fs, inner = filesystem(path)
+    if fs.get_file_info(inner).type == pafs.FileType.Directory:
+        fs.delete_dir(inner)
+
+
+@contextlib.contextmanager
+def atomic_output(path: str) -> Iterator[pa.NativeFile]:
+    """A stream whose content appears at ``path`` whole or not at all."""
+    fs, inner = filesystem(path)
+    fs.create_dir(posixpath.dirname(inner), recursive=True)
+    if not isinstance(fs, pafs.LocalFileSystem):  # an object appears when its upload ends
+        with fs.open_output_stream(inner) as stream:
+            yield stream
+        return
+    beside = posixpath.join(posixpath.dirname(inner), f".{posixpath.basename(inner)}.{os.getpid()}.tmp")
+    try:
+        with fs.open_output_stream(beside) as stream:
+            yield stream
+        with open(beside, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(beside, inner)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with atomic_output(path) as stream:
+        stream.write(data)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write JSON for people and programs, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: str) -> Any:
+    """Value of a JSON file."""
+    return json.loads(read_bytes(path))
+
+
+def write_table(path: str, table: pa.Table, **options: Any) -> None:
+    """Write one Parquet file, whole or not at all; options are those of ``pyarrow.parquet.write_table``."""
+    with atomic_output(path) as stream:
+        pq.write_table(table, stream, **options)
+
+
+@contextlib.contextmanager
+def owned_directory(path: str, config: Mapping[str, Any], *, neutral: Collection[str] = ()) -> Iterator[None]:
+    """Take a directory for a stage: for this config only, and for one process at a time.
+
+    The first run writes ``config.yaml``; a later one must come with the same config.
+
+    Args:
+        path: the output directory.
+        config: what the result depends on, section by section.
+        neutral: dotted paths that may differ, because they do not change the result.
+
+    Raises:
+        ValueError: the directory was made with another config (the keys are named), or holds something else.
+        RuntimeError: another process is working on it.
+    """
+    make_directory(path)
+    with _lock(path):
+        place = join(path, "config.yaml")
+        if exists(place):
+            _refuse_other_config(path, yaml.safe_load(read_bytes(place)), config, neutral)
+        elif list_files(path):
+            raise ValueError(f"{path} holds files but no config.yaml of this stage; choose another output")
+        else:
+            write_bytes(place, yaml.safe_dump(dict(config), sort_keys=False).encode())
+        yield
+
+
+def _refuse_other_config(path: str, old: Mapping[str, Any], new: Mapping[str, Any], neutral: Collection[str]) -> None:
+    before, now = _flat(old), _flat(new)
+    different = sorted(key for key in before.keys() | now.keys() if key not in neutral and before.get(key) != now.get(key))
+    if different:
+        changes = ", ".join(f"{key} ({before.get(key)!r} there, {now.get(key)!r} now)" for key in different)
+        raise ValueError(f"{path} was made with another config: {changes}; choose another output or delete it")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+@contextlib.contextmanager
+def _lock(path: str) -> Iterator[None]:
+    """Hold a local directory against a second process; the kernel lets go when this one dies, however it dies."""
+    if path.startswith("s3://"):  # S3 has no locks; two runs on one prefix are the user's to avoid
+        yield
+        return
+    with open(join(absolute(path), ".lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RuntimeError(f"another process is working on {path}; wait for it or choose another output") from error
+        yield
