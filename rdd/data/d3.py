@@ -1,0 +1,104 @@
+"""ELSA_D3's own Parquet: four generated images a row, the real one by its id."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+
+from rdd import storage
+from rdd.data.parquet_rows import check_columns, read_column, read_rows, read_schema
+from rdd.data.real_images import RealImages
+from rdd.data.source import make_index, mark_bad_ids, rejection, split_rejected
+from rdd.schema import D3, NUM_GENERATED, RAW, REAL, STATUS_OK
+
+_GENERATED = [(f"model_gen{i}", f"image_gen{i}") for i in range(NUM_GENERATED)]
+_COLUMNS = ["original_prompt", "positive_prompt", *(name for pair in _GENERATED for name in pair)]
+_READ = pa.schema([D3.field(name) for name in ("id", *_COLUMNS)])
+
+_LISTING_THREADS = 16  # a footer and an id column a file: latency of S3, not bandwidth
+
+
+class D3Source:
+    """Records of ELSA_D3 with the real image of each.
+
+    Args:
+        path: directory of Parquet files with D3's schema, local or on S3.
+        real_images: directory of Parquet files of real images (``schema.REAL_IMAGES``).
+
+    Raises:
+        ValueError: a path is missing, holds no Parquet, or its columns are missing or of another type.
+    """
+
+    def __init__(self, path: str, real_images: str) -> None:
+        if not real_images:
+            raise ValueError("records.real_images must name the table of real images, since D3 has only their addresses")
+        self._files = [file.path for file in storage.list_files(path, suffix=".parquet")]
+        if not self._files:
+            raise ValueError(f"no Parquet file below {path}")
+        self._root = path.rstrip("/")
+        self._real_images = RealImages(real_images)
+
+    def index(self) -> pa.Table:
+        """One row a row of D3, from a pass over the id column alone."""
+        with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+            ids_of_files = list(pool.map(_checked_ids, self._files))
+        record_ids = [record_id for ids in ids_of_files for record_id in ids]
+        places = [(file, row) for file, ids in zip(self._files, ids_of_files, strict=True) for row in range(len(ids))]
+        if not places:
+            raise ValueError(f"the Parquet files below {self._root} hold no record")
+        prefix = len(storage.absolute(self._root)) + 1
+        return make_index(
+            {
+                "key": [f"{file[prefix:]}#{row}" for file, row in places],
+                "source": [file for file, _ in places],
+                "row": [row for _, row in places],
+                "rows": [[row] for _, row in places],
+                "record_id": record_ids,
+                **mark_bad_ids(record_ids),
+            }
+        )
+
+    def read(self, index: pa.Table) -> Iterator[pa.Table]:
+        """Prompts and images of some rows of one file; rows already rejected pass through unread."""
+        rejected, wanted = split_rejected(index)
+        yield from rejected
+        if not wanted:
+            return
+        by_row = {place["row"]: place for place in wanted}
+        real = self._real_images.lookup([place["record_id"] for place in wanted])
+        for rows, table in read_rows(wanted[0]["source"], sorted(by_row), _COLUMNS):
+            places = [by_row[int(row)] for row in rows]
+            yield pa.Table.from_pylist(
+                [
+                    _record(place, record, real.get(place["record_id"]))
+                    for place, record in zip(places, table.to_pylist(), strict=True)
+                ],
+                schema=RAW,
+            )
+
+
+def _checked_ids(path: str) -> list[str | None]:
+    check_columns(path, read_schema(path), _READ)
+    return read_column(path, "id").to_pylist()
+
+
+def _record(place: dict, record: dict, real: tuple[str, bytes | None] | None) -> dict:
+    """A row of D3 and its real image as a row of ``schema.RAW``, rejected where a part is missing."""
+    if real is None:
+        return place | rejection("read", "real_image_missing", "the table of real images has no such id")
+    status, data = real
+    if status != STATUS_OK or data is None:
+        return place | rejection("read", "real_image_failed", status)
+    generators, images = [REAL], [data]
+    for model, image in _GENERATED:
+        if record[model] is None or record[image] is None or record[image]["bytes"] is None:
+            return place | rejection("read", "generated_image_missing", f"{model} or {image} is null")
+        generators.append(record[model])
+        images.append(record[image]["bytes"])
+    return place | {
+        "generators": generators,
+        "images": images,
+        "text_original": record["original_prompt"],
+        "text_positive": record["positive_prompt"],
+    }
+
