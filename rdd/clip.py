@@ -1,0 +1,333 @@
+"""The frozen CLIP encoder, through open_clip: images or prompts to features.
+
+Preprocessing is open_clip's own, to the bit: its transforms on pictures run where the bytes are decoded (CPU tasks), its
+scaling and normalisation where the model is. Pictures keep the mode that ``Image.open`` gives them until open_clip's own
+conversion to RGB, which comes after its resize.
+"""
+
+import difflib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.transforms import Normalize, ToTensor
+
+from rdd.config import ClipConfig
+from rdd.hashing import sha256_bytes, sha256_file
+from rdd.weights import TOWER_SHA256, hub_file
+
+logger = logging.getLogger(__name__)
+
+RANDOM = "random"
+"""``pretrained`` of a seeded encoder without training, for tests."""
+
+FEATURE_DTYPE = np.dtype("<f2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderIdentity:
+    """What features depend on; two encoders with equal identity give equal features up to rounding."""
+
+    model: str
+    """open_clip's model name."""
+    pretrained: str
+    """Tag, file name or 'random'."""
+    weights_sha256: str
+    """Of the file of weights; of the tensors for 'random'."""
+    embed_dim: int
+    """Width D of a feature vector."""
+    quick_gelu: bool
+    """Whether the model runs with QuickGELU."""
+    normalized: bool
+    """Whether feature vectors have length 1."""
+    has_text: bool
+    """Whether the weights have a text tower."""
+    preprocessing: dict[str, Any]
+    """open_clip's preprocessing config."""
+
+
+class Preprocessor:
+    """open_clip's inference transforms on a picture, up to uint8; picklable, and needs no model.
+
+    Args:
+        model: open_clip's model name, or ``local-dir:`` and a folder with an ``open_clip_config.json``.
+        pretrained: tag, file or 'random'; tags bring their own mean, interpolation and resize mode.
+    """
+
+    def __init__(self, model: str, pretrained: str) -> None:
+        config = asdict(PreprocessCfg())
+        config["size"] = _model_config(model)["vision_cfg"]["image_size"]
+        self.config = merge_preprocess_dict(config, open_clip.get_pretrained_cfg(model, pretrained))
+        steps = image_transform_v2(PreprocessCfg(**self.config), is_train=False).transforms
+        cut = next(i for i, step in enumerate(steps) if isinstance(step, ToTensor))
+        self._on_picture = steps[:cut]
+        self._normalize = next(step for step in steps[cut:] if isinstance(step, Normalize))
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """Resized and cropped picture, ``(size, size, 3)`` uint8."""
+        for step in self._on_picture:
+            image = step(image)
+        return np.asarray(image)
+
+    def tensor(self, pixels: Tensor) -> Tensor:
+        """Model input ``(N, 3, size, size)`` float32 from pixels ``(N, size, size, 3)`` uint8, on their device."""
+        return self._normalize(pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div(255))
+
+
+class ClipEncoder:
+    """A frozen CLIP.
+
+    Args:
+        model: open_clip's model name, or ``local-dir:`` and a folder with an ``open_clip_config.json``.
+        pretrained: open_clip's tag, a local file of weights (of both towers, or ``visual.*`` alone), or 'random'.
+        device: where it runs.
+        precision: 'fp32', 'bf16' or 'fp16', of weights and activations.
+        seed: of the weights of pretrained 'random'.
+        normalize: scale each feature vector to length 1.
+
+    Raises:
+        ValueError: unknown model or tag, weights of another model, or weights trained with the other activation.
+        RuntimeError: the device is absent, or a tag's weights are not here and no hub is in reach.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        pretrained: str,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        seed: int = 0,
+        normalize: bool = False,
+    ) -> None:
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise RuntimeError("clip.device is cuda but torch sees no GPU here; set clip.device to cpu or run where one is")
+        config = _model_config(model)
+        quick_gelu = bool(config.get("quick_gelu", False))
+        path, digest = None, ""
+        if pretrained != RANDOM:
+            of_tag = _activation_of_tag(model, pretrained)
+            if of_tag is not None:  # before a download of gigabytes
+                _check_activation(model, quick_gelu, pretrained, of_tag)
+            path = weights_path(model, pretrained)
+            digest = sha256_file(path)
+            if of_tag is None:
+                known = _known_activations()
+                _check_activation(model, quick_gelu, pretrained, known.get(digest, known.get(digest[:8])))
+        network, has_text = _build(model, path, precision, seed)
+        self._visual = network.visual.to(device).eval()
+        self._network = network.to(device).eval() if has_text else None
+        self._tokenizer = open_clip.get_tokenizer(model) if has_text else None
+        self._device, self._normalize = torch.device(device), normalize
+        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.preprocessor = Preprocessor(model, pretrained)
+        self.identity = EncoderIdentity(
+            model=model,
+            pretrained=os.path.basename(pretrained),
+            weights_sha256=digest or _hash_tensors(network),
+            embed_dim=config["embed_dim"],
+            quick_gelu=quick_gelu,
+            normalized=normalize,
+            has_text=has_text,
+            preprocessing=self.preprocessor.config,
+        )
+
+    @classmethod
+    def from_config(cls, config: ClipConfig) -> "ClipEncoder":
+        """The encoder that a config names."""
+        return cls(
+            config.model,
+            config.pretrained,
+            device=config.device,
+            precision=config.precision,
+            seed=config.seed,
+            normalize=config.normalize,
+        )
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[Image.Image] | Tensor, *, batch_size: int = 64) -> Tensor:
+        """Image features.
+
+        Args:
+            images: pictures, or pixels ``(N, size, size, 3)`` uint8 that :meth:`Preprocessor.pixels` made.
+            batch_size: images in one forward pass.
+
+        Returns:
+            ``(N, D)`` float32 on the CPU.
+        """
+        if not isinstance(images, Tensor):
+            size = self.preprocessor.config["size"]
+            pixels = [torch.from_numpy(self.preprocessor.pixels(image).copy()) for image in images]
+            images = torch.stack(pixels) if pixels else torch.empty((0, size, size, 3), dtype=torch.uint8)
+        features = [torch.empty((0, self.identity.embed_dim))]
+        for batch in images.split(batch_size):
+            pixels_on_device = batch.to(self._device, non_blocking=True)
+            inputs = self.preprocessor.tensor(pixels_on_device).to(self._dtype)
+            features.append(self._finish(self._visual(inputs)))
+        return torch.cat(features)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
+        """Text features.
+
+        Args:
+            texts: N prompts.
+            batch_size: prompts in one forward pass.
+
+        Returns:
+            Features ``(N, D)`` float32 on the CPU, and ``(N,)`` bool: whether the prompt was longer than CLIP's context
+            (77 tokens) and was cut there.
+
+        Raises:
+            RuntimeError: the weights have no text tower.
+        """
+        if self._network is None or self._tokenizer is None:
+            raise RuntimeError(f"{self.identity.pretrained} holds an image tower alone, so prompts can not be encoded")
+        features, cut = [torch.empty((0, self.identity.embed_dim))], [torch.empty(0, dtype=torch.bool)]
+        length = self._tokenizer.context_length
+        padding = self._tokenizer([""])[0, -1]
+        for start in range(0, len(texts), batch_size):
+            batch = list(texts[start : start + batch_size])
+            one_more = self._tokenizer(batch, context_length=length + 1)
+            cut.append(one_more[:, length] != padding)
+            tokens = self._tokenizer(batch).to(self._device)
+            features.append(self._finish(self._network.encode_text(tokens)))
+        return torch.cat(features), torch.cat(cut)
+
+    def _finish(self, features: Tensor) -> Tensor:
+        features = features.to(torch.float32)
+        if self._normalize:
+            features = torch.nn.functional.normalize(features, dim=-1)
+        return features.cpu()
+
+
+def weights_path(model: str, pretrained: str) -> str:
+    """Local file of the weights that a tag or a path names.
+
+    Raises:
+        ValueError: there is no such file, or no such tag.
+        RuntimeError: the tag's weights are not here and no hub is in reach.
+    """
+    looks_like_file = os.sep in pretrained or os.path.splitext(pretrained)[1] in (".safetensors", ".pt", ".bin", ".pth")
+    if os.path.isfile(pretrained):
+        return os.path.abspath(pretrained)
+    if looks_like_file:
+        raise ValueError(f"clip.pretrained names no file: {pretrained}; jobs/weights.py writes one, or give a tag")
+    return hub_file(model, pretrained)
+
+
+def check_tower_for_text(config: ClipConfig) -> None:
+    """Refuse weights that hold an image tower alone, before any work starts.
+
+    Raises:
+        ValueError: prompts are asked for and the file has no text tower.
+    """
+    if config.pretrained == RANDOM:
+        return
+    path = weights_path(config.model, config.pretrained)
+    if path.endswith(".safetensors") and _image_only(_tensor_names(path)):
+        raise ValueError(f"{config.pretrained} holds an image tower alone, so embed.text must be false")
+
+
+def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[torch.nn.Module, bool]:
+    """The network with its weights, and whether they reach its text tower."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        logging.disable(logging.WARNING)  # open_clip warns that nothing was loaded; that comes below
+        try:
+            network = open_clip.create_model(model, pretrained=None, load_weights=False, precision=precision, device="cpu")
+        finally:
+            logging.disable(logging.NOTSET)
+    if path is None:
+        return network, True
+    try:
+        if not path.endswith(".safetensors"):
+            open_clip.load_checkpoint(network, path, weights_only=True)
+            return network, True
+        if not _image_only(_tensor_names(path)):
+            open_clip.load_checkpoint(network, path)
+            return network, True
+        state = load_file(path)
+        network.visual.load_state_dict({name.removeprefix("visual."): tensor for name, tensor in state.items()})
+    except (RuntimeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold weights of {model}: {' '.join(str(error).split())[:200]}") from error
+    return network, False
+
+
+def _tensor_names(path: str) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _image_only(names: Sequence[str]) -> bool:
+    return all(name.startswith("visual.") for name in names)
+
+
+def _model_config(model: str) -> dict[str, Any]:
+    """open_clip's architecture config of a model."""
+    if model.startswith("local-dir:"):
+        path = os.path.join(model.removeprefix("local-dir:"), "open_clip_config.json")
+        if not os.path.isfile(path):
+            raise ValueError(f"clip.model names no open_clip config: {path}")
+        with open(path) as file:
+            return json.load(file)["model_cfg"]
+    config = open_clip.get_model_config(model)
+    if config is None:
+        close = difflib.get_close_matches(model, open_clip.list_models(), n=5, cutoff=0.3)
+        raise ValueError(f"clip.model must be one of open_clip's models, such as {', '.join(close)}; got {model!r}")
+    return config
+
+
+def _check_activation(model: str, quick_gelu: bool, pretrained: str, trained_with: bool | None) -> None:
+    """Refuse weights in a model with another activation, where it is known; print it where it is not."""
+    name = {True: "QuickGELU", False: "GELU"}
+    if trained_with is None:
+        logger.info("%s is unknown to rdd; %s runs it with %s", pretrained, model, name[quick_gelu])
+    elif trained_with != quick_gelu:
+        other = model.removesuffix("-quickgelu") if quick_gelu else f"{model}-quickgelu"
+        raise ValueError(
+            f"clip.model {model} runs with {name[quick_gelu]} but the weights {pretrained} were trained with "
+            f"{name[trained_with]}, so its features would be quietly wrong; use {other}"
+        )
+
+
+def _activation_of_tag(model: str, tag: str) -> bool | None:
+    """Whether a tag's weights want QuickGELU; None where the model has no such tag."""
+    pretrained = open_clip.get_pretrained_cfg(model, tag)
+    return bool(pretrained.get("quick_gelu", False)) if pretrained else None
+
+
+@cache
+def _known_activations() -> dict[str, bool]:
+    """Whether weights want QuickGELU, by their SHA-256 (or its first 8 digits, where open_clip pins no more)."""
+    known = {TOWER_SHA256: True}
+    for model, tag in open_clip.list_pretrained():
+        config = open_clip.get_pretrained_cfg(model, tag)
+        parts = config.get("url", "").split("/")
+        if "openaipublic" in config.get("url", ""):
+            known[parts[-2]] = bool(config.get("quick_gelu", False))
+        elif "mlfoundations" in config.get("url", ""):
+            digest = os.path.splitext(parts[-1])[0].split("-")[-1]
+            if len(digest) == 8:
+                known[digest] = bool(config.get("quick_gelu", False))
+    return known
+
+
+def _hash_tensors(network: torch.nn.Module) -> str:
+    state = network.state_dict()
+    return sha256_bytes(b"".join(name.encode() + state[name].float().numpy().tobytes() for name in sorted(state)))
