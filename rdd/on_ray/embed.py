@@ -1,0 +1,327 @@
+"""Embedding on Ray Data: read -> attach real image -> decode on CPUs -> CLIP on an actor pool -> write.
+
+How it restarts. The index (a pass over the ids alone) names every record by a key that is unique by construction. Ray Data's
+checkpoint commits each written file in two phases, with the keys in it. A started-again run reads the committed keys on the
+driver and makes tasks for the others only, so that nothing done is read again; Ray's own filter, an actor that takes a CPU
+and reads everything once more, is not needed (on two CPUs it would wait for ever).
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+from ray.data import ActorPoolStrategy, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.data.checkpoint import CheckpointConfig
+from ray.data.checkpoint.checkpoint_filter import IdColumnCheckpointManager
+
+from rdd import storage
+from rdd.clip import ClipEncoder, EncoderIdentity, Preprocessor, check_tower_for_text
+from rdd.config import ClipConfig, Config
+from rdd.data.source import Source, open_source
+from rdd.embedding import Progress, RecordDecoder, RecordEncoder
+from rdd.on_ray.session import ray_session
+from rdd.on_ray.watch import Ledger, Report, root_cause, run_watched
+from rdd.schema import FEATURE_COLUMNS, FEATURES, QUARANTINE
+
+logger = logging.getLogger(__name__)
+
+STEPS = ("read", "decode", "encode")
+
+NEUTRAL = frozenset(
+    f"embed.{name}"
+    for name in (
+        "cpus_per_task",
+        "cpus_per_worker",
+        "gpus_per_worker",
+        "max_quarantined_share",
+        "num_workers",
+        "output",
+        "records_per_commit",
+        "records_per_task",
+        "stall_timeout_s",
+        "threads_per_worker",
+    )
+)
+"""Settings that a started-again run may change: they do not change a feature beyond rounding."""
+
+_RETRIES = 3  # of an actor or task lost with its node; a row that fails is quarantined, not retried
+
+
+def run_embedding(config: Config) -> dict[str, Any]:
+    """Embed the records of a config; started again, it goes on; finished, it says what there is.
+
+    Returns:
+        ``output``, ``records_in``, ``records_written``, ``records_quarantined``, ``quarantined`` by reason, ``images``.
+
+    Raises:
+        ValueError: the request is wrong; nothing has been written beyond the output's ``config.yaml``.
+        RuntimeError: the work failed, stalled, or more than ``embed.max_quarantined_share`` was quarantined.
+    """
+    if not config.embed.output:
+        raise ValueError("embed.output must name the directory to write, got nothing")
+    source = open_source(config.records)
+    if config.embed.text:
+        check_tower_for_text(config.clip)
+    output = storage.absolute(config.embed.output)
+    identity = {name: asdict(getattr(config, name)) for name in ("records", "clip", "embed")}
+    with storage.owned_directory(output, identity, neutral=NEUTRAL):
+        manifest_path = storage.join(output, "manifest.json")
+        if storage.exists(manifest_path):
+            logger.info("%s is finished; delete it to embed again", output)
+            return _summary(output, storage.read_json(manifest_path))
+        index = _index(source, output)
+        encoder = _embed_missing(config, source, index, output)
+        manifest = _finish(config, index, output, encoder)
+        storage.write_json(manifest_path, manifest)
+        storage.delete_directory(storage.join(output, "_work"))
+    return _summary(output, manifest)
+
+
+def _index(source: Source, output: str) -> pa.Table:
+    """The index of the records; a started-again run must find the same."""
+    logger.info("reading the ids of the records")
+    index = source.index()
+    path = storage.join(output, "_work", "index.parquet")
+    if not storage.exists(path):
+        storage.write_table(path, index)
+    elif not _read_table(path).equals(index):
+        raise RuntimeError(f"the records have changed since the embedding began; delete {output} to begin again")
+    return index
+
+
+def _read_table(path: str, columns: list[str] | None = None) -> pa.Table:
+    fs, inner = storage.filesystem(path)
+    with fs.open_input_file(inner) as file:
+        return pq.ParquetFile(file).read(columns=columns)
+
+
+def _embed_missing(config: Config, source: Source, index: pa.Table, output: str) -> EncoderIdentity:
+    embed = config.embed
+    committed = _committed_keys(output)
+    missing = index.filter(pc.invert(pc.is_in(index["key"], value_set=committed)))
+    cpus = embed.num_workers * embed.cpus_per_worker + embed.cpus_per_task
+    gpus = embed.num_workers * embed.gpus_per_worker
+    with ray_session(config.cluster, num_cpus=cpus, num_gpus=gpus, knobs="embed.num_workers or embed.cpus_per_worker"):
+        encoder = _identify(config)
+        logger.info(
+            "%d of %d records to embed; commits of %d records, so that a killed run does about so many a worker again",
+            missing.num_rows,
+            index.num_rows,
+            embed.records_per_commit,
+        )
+        if missing.num_rows:
+            ledger = Ledger.remote()
+            write = functools.partial(_write, config, source, missing, output, encoder, Report(ledger))
+            started = time.monotonic()
+            run_watched(
+                write,
+                ledger,
+                steps=STEPS,
+                total=index.num_rows,
+                done=index.num_rows - missing.num_rows,
+                timeout_s=embed.stall_timeout_s,
+            )
+            seconds = time.monotonic() - started
+            rate = missing.num_rows / seconds
+            again = embed.records_per_commit * embed.num_workers / rate
+            logger.info("%.2f records a second; a kill would have cost about %.0f s of work", rate, again)
+    return encoder
+
+
+def _identify(config: Config) -> EncoderIdentity:
+    """Load the encoder once where it will run, so that a wrong request fails before any work."""
+    embed = config.embed
+    task = ray.remote(num_cpus=embed.cpus_per_worker, num_gpus=embed.gpus_per_worker, max_retries=0)(_load_identity)
+    try:
+        return ray.get(task.remote(config.clip), timeout=embed.stall_timeout_s)
+    except ray.exceptions.GetTimeoutError as error:
+        raise RuntimeError(f"the encoder was not loaded within {embed.stall_timeout_s:g} s") from error
+    except ray.exceptions.RayError as error:
+        raise root_cause(error) from error
+
+
+def _load_identity(config: ClipConfig) -> EncoderIdentity:
+    return ClipEncoder.from_config(config).identity
+
+
+def _committed_keys(output: str) -> pa.Array:
+    """Keys of the records in files whose second phase is done."""
+    folder = storage.join(output, "_work", "checkpoint")
+    if not storage.exists(folder):
+        return pa.array([], pa.string())
+    files = [file.path for file in storage.list_files(folder, suffix=".parquet")]
+    done = [path for path in files if not path.endswith(".pending.parquet")]
+    return pa.concat_arrays([_read_table(path)["key"].combine_chunks() for path in done]) if done else pa.array([], pa.string())
+
+
+class _FilteredOnDriver(IdColumnCheckpointManager):
+    """Ray Data's checkpoint without its filter: the tasks hold no committed record. Half-written files are still deleted."""
+
+    def load_checkpoint(self, data_file_dir: str | None = None, data_file_filesystem: Any = None) -> tuple[None, int]:
+        self._clean_pending_checkpoints(data_file_dir, data_file_filesystem)
+        return None, 0
+
+
+class _Records(Datasource):
+    """Read tasks over slices of the index, each of one file."""
+
+    def __init__(self, source: Source, index: pa.Table, records_per_task: int, progress: Progress) -> None:
+        super().__init__()
+        self._source = ray.put(source)  # once for all tasks: the index of real images can be large
+        self._slices = list(_slices(index, records_per_task))
+        self._progress = progress
+
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        del parallelism, data_context  # a task is a slice, whatever Ray would like
+        return [
+            ReadTask(
+                functools.partial(_read, self._source, rows, self._progress),
+                BlockMetadata(num_rows=rows.num_rows, size_bytes=None, input_files=None, exec_stats=None),
+                per_task_row_limit=per_task_row_limit,
+            )
+            for rows in self._slices
+        ]
+
+
+def _read(source: "ray.ObjectRef[Source]", rows: pa.Table, progress: Progress) -> Iterator[pa.Table]:
+    for table in ray.get(source).read(rows):
+        progress("read", table.num_rows)
+        yield table
+
+
+def _slices(index: pa.Table, size: int) -> Iterator[pa.Table]:
+    """Consecutive rows of one source, ``size`` at most."""
+    sources = index["source"].to_pylist()
+    start = 0
+    for row in range(1, len(sources) + 1):
+        if row == len(sources) or sources[row] != sources[start] or row - start == size:
+            yield index.slice(start, row - start).combine_chunks()
+            start = row
+
+
+def _write(
+    config: Config, source: Source, missing: pa.Table, output: str, encoder: EncoderIdentity, progress: Progress
+) -> None:
+    """The graph itself."""
+    embed = config.embed
+    fs, folder = storage.filesystem(storage.join(output, "_work", "checkpoint"))
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.checkpoint_config = CheckpointConfig(
+        id_column="key",
+        checkpoint_path=folder,
+        override_filesystem=fs,
+        delete_checkpoint_on_success=False,  # the manifest comes later, and a kill between would begin again
+        checkpoint_manager_cls=_FilteredOnDriver,
+    )
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures come as exceptions
+    records = _Records(source, missing, embed.records_per_task, progress)
+    decode = _decode_with(config, progress)
+    data_fs, data_folder = storage.filesystem(storage.join(output, "data"))
+    cpu_task = {"num_cpus": embed.cpus_per_task}
+    (
+        ray.data.read_datasource(records, override_num_blocks=len(records), **cpu_task)
+        .map_batches(decode, batch_size=None, batch_format="pyarrow", **cpu_task)
+        .map_batches(
+            RecordEncoder,
+            fn_constructor_args=(config.clip,),
+            fn_constructor_kwargs={"text": embed.text, "threads": embed.threads_per_worker, "progress": progress},
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=embed.num_workers),
+            num_cpus=embed.cpus_per_worker,
+            num_gpus=embed.gpus_per_worker,
+            max_restarts=_RETRIES,
+            max_task_retries=_RETRIES,
+        )
+        .write_parquet(
+            data_folder,
+            filesystem=data_fs,
+            min_rows_per_file=embed.records_per_commit,
+            **_parquet_options(encoder),
+            ray_remote_args=cpu_task,
+        )
+    )
+
+
+def _decode_with(config: Config, progress: Progress) -> Callable[[pa.Table], pa.Table]:
+    """The decoder as the function that Ray Data fuses with the reading."""
+    preprocessor = Preprocessor(config.clip.model, config.clip.pretrained)
+    decoder = RecordDecoder(preprocessor, max_pixels=config.records.max_pixels, text=config.embed.text, progress=progress)
+    return lambda table: decoder(table)
+
+
+def _parquet_options(encoder: EncoderIdentity) -> dict[str, Any]:
+    """Feature columns plain, since noise does not compress; width and dtype in the schema."""
+    lists = {field.name for field in FEATURES if pa.types.is_list(field.type)}
+    leaves = {name: f"{name}.list.element" if name in lists else name for name in FEATURES.names}
+    return {
+        "schema": FEATURES.with_metadata({"embed_dim": str(encoder.embed_dim), "dtype": "float16"}),
+        "compression": {leaf: "none" if name in FEATURE_COLUMNS else "zstd" for name, leaf in leaves.items()},
+        "use_dictionary": [leaf for name, leaf in leaves.items() if name not in (*FEATURE_COLUMNS, "key", "record_id")],
+    }
+
+
+def _finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentity) -> dict[str, Any]:
+    """Check that every record is there once, derive the quarantine, and describe the whole."""
+    columns = ["key", "record_id", "source", "row", "generators", "prompts_cut", "stage", "reason", "detail"]
+    files = storage.list_files(storage.join(output, "data"), suffix=".parquet")
+    table = pa.concat_tables([_read_table(file.path, columns) for file in files])
+    if sorted(table["key"].to_pylist()) != sorted(index["key"].to_pylist()):
+        raise RuntimeError(
+            f"{output}/data holds {table.num_rows} rows ({len(pc.unique(table['key']))} distinct) for {index.num_rows} "
+            f"records, which must not happen; delete {output} and embed again"
+        )
+    rejected = table.filter(pc.is_valid(table["reason"])).sort_by([("source", "ascending"), ("row", "ascending")])
+    quarantine = storage.join(output, "quarantine", "quarantine.parquet")
+    storage.write_table(quarantine, rejected.select(QUARANTINE.names).cast(QUARANTINE))
+    counts = pc.value_counts(rejected["reason"].combine_chunks())
+    by_reason = {entry["values"]: entry["counts"] for entry in sorted(counts.to_pylist(), key=lambda entry: entry["values"])}
+    share = rejected.num_rows / table.num_rows
+    if share > config.embed.max_quarantined_share:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in by_reason.items())
+        raise RuntimeError(
+            f"{rejected.num_rows} of {table.num_rows} records were quarantined ({reasons}), more than "
+            f"embed.max_quarantined_share = {config.embed.max_quarantined_share:g}; they are listed in {quarantine}, "
+            "and a larger share finishes without embedding again"
+        )
+    written = table.filter(pc.is_null(table["reason"]))
+    if not written.num_rows:
+        raise RuntimeError(f"no record could be embedded; they are listed in {quarantine}")
+    return {
+        "encoder": asdict(encoder),
+        "embed_dim": encoder.embed_dim,
+        "dtype": "float16",
+        "text": config.embed.text,
+        "records_in": index.num_rows,
+        "records_written": written.num_rows,
+        "records_quarantined": rejected.num_rows,
+        "quarantined": by_reason,
+        "images": pc.sum(pc.list_value_length(written["generators"])).as_py(),
+        "prompts_cut": pc.sum(written["prompts_cut"]).as_py(),
+        "versions": {name: version(name) for name in ("rdd", "open_clip_torch", "torch", "pillow", "pyarrow", "ray")},
+        "config": {name: asdict(getattr(config, name)) for name in ("records", "clip", "embed")},
+    }
+
+
+def _summary(output: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    names = ("records_in", "records_written", "records_quarantined", "quarantined", "images", "prompts_cut", "embed_dim")
+    return {"output": output, **{name: manifest[name] for name in names}}

@@ -1,0 +1,85 @@
+"""The Ray that a job runs on: the running cluster, or one of its own."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+
+import ray
+
+from rdd.config import ClusterConfig
+
+logger = logging.getLogger(__name__)
+
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU see none of it, and no warning says so
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # failures come as exceptions; its error lines warn of Ray Data's own actors
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@contextlib.contextmanager
+def ray_session(config: ClusterConfig, *, num_cpus: float, num_gpus: float, knobs: str) -> Iterator[None]:
+    """Attach to the running cluster or start a local Ray, say which, and leave as it was found.
+
+    Args:
+        config: which Ray.
+        num_cpus: CPUs that the job holds at the same time.
+        num_gpus: GPUs that the job holds at the same time.
+        knobs: settings that would lower both, for the message.
+
+    Raises:
+        ValueError: this Ray is smaller than the job, after ``cluster.wait_s`` on a cluster that may grow.
+        RuntimeError: no cluster answers at the address.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    attached = _connect(config)
+    try:
+        _wait_for_resources(config, attached, {"CPU": num_cpus, "GPU": num_gpus}, knobs)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def resources_held() -> str:
+    """What is in use of what there is, for a person."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    held = [f"{name} {total[name] - free.get(name, 0):g} of {total[name]:g}" for name in ("CPU", "GPU") if name in total]
+    return ", ".join(held)
+
+
+def _connect(config: ClusterConfig) -> bool:
+    """Initialize Ray; True when it runs without us."""
+    common = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if config.address != "local":
+        try:
+            ray.init(address=config.address, **common)
+            logger.info("attached to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
+            return True
+        except ConnectionError as error:
+            if config.address != "auto" or os.environ.get("RAY_ADDRESS"):
+                asked = os.environ.get("RAY_ADDRESS") if config.address == "auto" else config.address
+                raise RuntimeError(f"no Ray cluster answers at {asked}; start it, or set cluster.address to local") from error
+    ray.init(address="local", num_cpus=config.num_cpus or None, include_dashboard=False, **common)
+    logger.info("started a local Ray with %g CPUs and %g GPUs", _total("CPU"), _total("GPU"))
+    return False
+
+
+def _wait_for_resources(config: ClusterConfig, attached: bool, needed: dict[str, float], knobs: str) -> None:
+    def missing() -> list[str]:
+        return [name for name, amount in needed.items() if amount > _total(name) + 1e-9]
+
+    deadline = time.monotonic() + (config.wait_s if attached else 0)
+    while (lacking := missing()) and time.monotonic() < deadline:
+        logger.info("waiting for the cluster to grow: %s", ", ".join(f"{n} {_total(n):g} of {needed[n]:g}" for n in lacking))
+        time.sleep(min(10.0, max(0.1, deadline - time.monotonic())))
+    if lacking:
+        name = lacking[0]
+        where = "the cluster" if attached else "this machine"
+        raise ValueError(f"the job needs {needed[name]:g} {name}s and {where} has {_total(name):g}; lower {knobs}")
+
+
+def _total(name: str) -> float:
+    return float(ray.cluster_resources().get(name, 0))
