@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 RANDOM = "random"
 """``pretrained`` of a seeded encoder without training, for tests."""
 
-FEATURE_DTYPE = np.dtype("<f2")
-
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderIdentity:
@@ -241,7 +239,7 @@ def check_tower_for_text(config: ClipConfig) -> None:
         raise ValueError(f"{config.pretrained} holds an image tower alone, so embed.text must be false")
 
 
-def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[torch.nn.Module, bool]:
+def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any, bool]:
     """The network with its weights, and whether they reach its text tower."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

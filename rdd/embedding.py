@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rdd.clip import FEATURE_DTYPE, ClipEncoder, Preprocessor
+from rdd.clip import ClipEncoder, Preprocessor
 from rdd.config import ClipConfig
 from rdd.data.decode import RejectedError, decode_image
 from rdd.data.source import rejection
-from rdd.schema import DECODED, FEATURES
+from rdd.schema import DECODED, FEATURE_DTYPE, FEATURES
 
 Progress = Callable[[str, int], None]
 """Told the name of a step and how many records it has just done."""
@@ -110,7 +110,8 @@ class RecordEncoder:
             stop = min(start + self._batch_size, len(flat))
             pixels = np.frombuffer(bytearray(b"".join(flat[start:stop])), dtype=np.uint8).reshape(-1, height, width, 3)
             features = self._encoder.encode_images(torch.from_numpy(pixels), batch_size=self._batch_size)
-            found[start:stop] = features.numpy().astype(FEATURE_DTYPE)
+            with np.errstate(over="ignore"):  # beyond float16 is infinite, which rejects the record
+                found[start:stop] = features.numpy().astype(FEATURE_DTYPE)
             self._progress("encode", int(((ends > start) & (ends <= stop)).sum()))
         return np.split(found, ends[:-1]) if rows else []
 

@@ -1,5 +1,6 @@
 """Column names and types of everything that one stage writes and another reads."""
 
+import numpy as np
 import pyarrow as pa
 
 LABEL_REAL = 0
@@ -107,6 +108,8 @@ FEATURES = pa.schema(
     ]
 )
 """A record's features, little-endian float16: (k, D) of its images, (D,) of each prompt. A row with a ``reason`` has none."""
+
+FEATURE_DTYPE = np.dtype("<f2")
 
 FEATURE_COLUMNS = ("image_features", "text_original", "text_positive")
 

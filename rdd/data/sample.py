@@ -11,6 +11,7 @@ import os
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -109,7 +110,7 @@ def make_record(seed: int, row: int) -> tuple[dict, dict]:
     qualities = rng.permutation(_QUALITIES)[: rng.integers(2, len(_QUALITIES) + 1)]
     url = f"https://photographs.invalid/{record_id}"
     real, encoding = _encode(_crop(photograph, rng), rng)
-    record = {
+    record: dict[str, Any] = {
         "id": f"{record_id}-{row}",
         "original_prompt": prompt,
         "positive_prompt": ", ".join([prompt, *qualities]),

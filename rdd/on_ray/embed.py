@@ -29,7 +29,7 @@ from rdd.config import ClipConfig, Config
 from rdd.data.source import Source, open_source
 from rdd.embedding import Progress, RecordDecoder, RecordEncoder
 from rdd.on_ray.session import ray_session
-from rdd.on_ray.watch import Ledger, Report, root_cause, run_watched
+from rdd.on_ray.watch import Report, root_cause, run_watched, start_ledger
 from rdd.schema import FEATURE_COLUMNS, FEATURES, QUARANTINE
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def _embed_missing(config: Config, source: Source, index: pa.Table, output: str)
             embed.records_per_commit,
         )
         if missing.num_rows:
-            ledger = Ledger.remote()
+            ledger = start_ledger()
             write = functools.partial(_write, config, source, missing, output, encoder, Report(ledger))
             started = time.monotonic()
             run_watched(

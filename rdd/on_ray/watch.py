@@ -15,7 +15,6 @@ POLL_S = 1.0
 REPORT_S = 5.0
 
 
-@ray.remote(num_cpus=0)
 class Ledger:
     """Counts of records by step, told by the workers."""
 
@@ -29,6 +28,11 @@ class Ledger:
     def counts(self) -> dict[str, int]:
         """Records done so far, by step."""
         return dict(self._counts)
+
+
+def start_ledger() -> "ray.actor.ActorHandle":
+    """A ledger that takes no CPU."""
+    return ray.remote(num_cpus=0)(Ledger).remote()
 
 
 class Report:
