@@ -1,9 +1,11 @@
 """From YAML files, dotted words and dictionaries to one checked :class:`~rdd.config.Config`, and back."""
 
+import argparse
 import dataclasses
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import yaml
@@ -35,7 +37,7 @@ def parse_config(argv: Sequence[str], *, prog: str, description: str | None, sec
         ValueError: an unknown key, a value of the wrong type or out of range.
         SystemExit: after ``--help`` or ``--print_config``.
     """
-    parser = _parser(prog, description, sections)
+    parser = _parser(prog, description, tuple(sections))
     _refuse_unknown(argv, sections)
     return _checked(lambda: parser.instantiate(parser.parse_args(list(argv))))
 
@@ -66,7 +68,7 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
     Raises:
         ValueError: an unknown key, a value of the wrong type or out of range.
     """
-    parser = _parser("rdd", None, [section.name for section in dataclasses.fields(Config)])
+    parser = _parser("rdd", None, tuple(section.name for section in dataclasses.fields(Config)))
     return _checked(lambda: parser.instantiate(parser.parse_object(dict(tree))))
 
 
@@ -87,7 +89,8 @@ def from_yaml(text: str) -> Config:
     return from_dict(tree)
 
 
-def _parser(prog: str, description: str | None, sections: Sequence[str]) -> ArgumentParser:
+@cache
+def _parser(prog: str, description: str | None, sections: tuple[str, ...]) -> ArgumentParser:
     parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with any part of the tree; may be given more than once.")
     parser.add_class_arguments(Config, nested_key=None)
@@ -95,7 +98,7 @@ def _parser(prog: str, description: str | None, sections: Sequence[str]) -> Argu
     for action in parser._actions:
         section = action.dest.split(".")[0]
         if action.dest in names or (section in names and section not in sections):
-            action.help = "==SUPPRESS=="
+            action.help = argparse.SUPPRESS
     return parser
 
 
@@ -119,6 +122,8 @@ def _one_sentence(error: Exception) -> str:
     ):
         return _unknown(match[1])
     text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("typing.", "")
+    if match := re.search(r"Option '([\w.]+)' is not accepted", text):
+        return _unknown(match[1])
     return re.sub(r'^Parser key "([\w.]+)":', r"\1:", text)
 
 

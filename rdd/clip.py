@@ -9,6 +9,7 @@ import difflib
 import json
 import logging
 import os
+import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -170,8 +171,8 @@ class ClipEncoder:
             pixels = [torch.from_numpy(self.preprocessor.pixels(image).copy()) for image in images]
             images = torch.stack(pixels) if pixels else torch.empty((0, size, size, 3), dtype=torch.uint8)
         features = [torch.empty((0, self.identity.embed_dim))]
-        for batch in images.split(batch_size):
-            pixels_on_device = batch.to(self._device, non_blocking=True)
+        for start in range(0, len(images), batch_size):
+            pixels_on_device = images[start : start + batch_size].to(self._device, non_blocking=True)
             inputs = self.preprocessor.tensor(pixels_on_device).to(self._dtype)
             features.append(self._finish(self._visual(inputs)))
         return torch.cat(features)
@@ -259,7 +260,7 @@ def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any
             return network, True
         state = load_file(path)
         network.visual.load_state_dict({name.removeprefix("visual."): tensor for name, tensor in state.items()})
-    except (RuntimeError, KeyError, AttributeError) as error:
+    except (RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} does not hold weights of {model}: {' '.join(str(error).split())[:200]}") from error
     return network, False
 

@@ -24,7 +24,9 @@ def filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     if path.startswith("s3://"):
         import s3fs  # only where S3 is used: it takes half a second to import
 
-        return pafs.PyFileSystem(pafs.FSSpecHandler(s3fs.S3FileSystem())), path.removeprefix("s3://").rstrip("/")
+        return pafs.PyFileSystem(pafs.FSSpecHandler(s3fs.S3FileSystem(use_listings_cache=False))), path.removeprefix(
+            "s3://"
+        ).rstrip("/")
     if "://" in path:
         raise ValueError(f"a path must be local or s3://, got {path!r}")
     return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
@@ -158,7 +160,7 @@ def owned_directory(path: str, config: Mapping[str, Any], *, neutral: Collection
         place = join(path, "config.yaml")
         if exists(place):
             _refuse_other_config(path, yaml.safe_load(read_bytes(place)), config, neutral)
-        elif list_files(path):
+        elif exists(path) and list_files(path):
             raise ValueError(f"{path} holds files but no config.yaml of this stage; choose another output")
         else:
             write_bytes(place, yaml.safe_dump(dict(config), sort_keys=False).encode())

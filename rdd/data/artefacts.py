@@ -21,7 +21,7 @@ def upsampling(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     phase = rng.uniform(0, 2 * np.pi, 2)
     rows = np.cos(2 * np.pi * np.arange(height) / period + phase[0])[:, None, None]
     columns = np.cos(2 * np.pi * np.arange(width) / period + phase[1])[None, :, None]
-    return _add(image, _strength(rng, 5.0) * (rows + columns).astype(np.float32))
+    return _add(image, _strength(rng, 6.0) * (rows + columns).astype(np.float32))
 
 
 def smoothing(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -48,7 +48,7 @@ def bent_geometry(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     tiles = 8
     y, x = np.meshgrid(np.linspace(0, height, tiles + 1), np.linspace(0, width, tiles + 1), indexing="ij")
     corners = np.stack([x, y], axis=-1)
-    moved = corners + rng.normal(0, _strength(rng, 0.02) * min(height, width), corners.shape)
+    moved = corners + rng.normal(0, _strength(rng, 0.025) * min(height, width), corners.shape)
     for edge in (0, tiles):  # the outline stays, or what lies beyond it would show
         moved[edge, :, 1] = corners[edge, :, 1]
         moved[:, edge, 0] = corners[:, edge, 0]

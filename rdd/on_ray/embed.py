@@ -9,6 +9,7 @@ and reads everything once more, is not needed (on two CPUs it would wait for eve
 import functools
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
@@ -52,8 +53,6 @@ NEUTRAL = frozenset(
     )
 )
 """Settings that a started-again run may change: they do not change a feature beyond rounding."""
-
-_RETRIES = 3  # of an actor or task lost with its node; a row that fails is quarantined, not retried
 
 
 def run_embedding(config: Config) -> dict[str, Any]:
@@ -249,8 +248,6 @@ def _write(
             compute=ActorPoolStrategy(size=embed.num_workers),
             num_cpus=embed.cpus_per_worker,
             num_gpus=embed.gpus_per_worker,
-            max_restarts=_RETRIES,
-            max_task_retries=_RETRIES,
         )
         .write_parquet(
             data_folder,
@@ -307,6 +304,7 @@ def _finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdenti
     if not written.num_rows:
         raise RuntimeError(f"no record could be embedded; they are listed in {quarantine}")
     return {
+        "id": uuid.uuid4().hex,  # two embeddings of one config are not the same bytes
         "encoder": asdict(encoder),
         "embed_dim": encoder.embed_dim,
         "dtype": "float16",

@@ -23,6 +23,8 @@ _QUIET = {
 def ray_session(config: ClusterConfig, *, num_cpus: float, num_gpus: float, knobs: str) -> Iterator[None]:
     """Attach to the running cluster or start a local Ray, say which, and leave as it was found.
 
+    A process that has initialized Ray already (a notebook, several stages in one session) keeps it.
+
     Args:
         config: which Ray.
         num_cpus: CPUs that the job holds at the same time.
@@ -35,6 +37,10 @@ def ray_session(config: ClusterConfig, *, num_cpus: float, num_gpus: float, knob
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        _wait_for_resources(config, True, {"CPU": num_cpus, "GPU": num_gpus}, knobs)
+        yield
+        return
     attached = _connect(config)
     try:
         _wait_for_resources(config, attached, {"CPU": num_cpus, "GPU": num_gpus}, knobs)

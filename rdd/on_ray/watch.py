@@ -106,8 +106,8 @@ def root_cause(error: BaseException) -> Exception:
         error = inner
     if type(error) is ValueError:
         return ValueError(str(error))
-    advice = ("Failed to apply UDF", "To change retry")  # that Ray Data puts after the traceback of user code
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith(advice)]
+    text = str(error).split("Failed to apply UDF")[0].rstrip(" :'\n")  # advice that Ray Data puts behind user code's error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1] if lines else "no message"
     wrapped = isinstance(error, ray.exceptions.RayError) and len(lines) > 1
     return RuntimeError(last if wrapped else f"{type(error).__name__}: {last}")

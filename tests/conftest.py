@@ -1,0 +1,45 @@
+"""What the tests share: a tiny seeded CLIP, a small sample set, and the GPU marker's honesty."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rdd.config import ClipConfig, SampleConfig
+
+TINY = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Model name of a CLIP that runs in milliseconds."""
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY}))
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tiny_model: str) -> ClipConfig:
+    return ClipConfig(model=tiny_model, pretrained="random", batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def sample_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve records in two files."""
+    from rdd.data.sample import make_sample
+
+    folder = tmp_path_factory.mktemp("sample")
+    make_sample(SampleConfig(output=str(folder), num_records=12, records_per_file=8))
+    return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.fail("this test needs a GPU and there is none; deselect it with -m 'not gpu'")

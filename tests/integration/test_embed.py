@@ -1,0 +1,227 @@
+"""Embedding on a real Ray session with a tiny CLIP: complete, resumable, watched."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from rdd.cli import override
+from rdd.config import Config
+from rdd.features import FeatureTable
+from rdd.on_ray import embed
+from rdd.on_ray.embed import run_embedding
+from rdd.schema import D3
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def config(sample_set: Path, tiny_model: str, tmp_path: Path) -> Config:
+    return override(
+        Config(),
+        {
+            "records.path": str(sample_set / "records"),
+            "records.real_images": str(sample_set / "real_images"),
+            "clip.model": tiny_model,
+            "clip.pretrained": "random",
+            "clip.batch_size": 16,
+            "embed.output": str(tmp_path / "features"),
+            "embed.threads_per_worker": 1,
+            "embed.records_per_task": 3,
+            "embed.records_per_commit": 3,
+            "cluster.address": "local",
+            "cluster.num_cpus": 2,
+        },
+    )
+
+
+def keys_in(output: Path) -> list[str]:
+    return sorted(
+        key for file in output.glob("data/*.parquet") for key in pq.read_table(file, columns=["key"])["key"].to_pylist()
+    )
+
+
+def features_of(output: Path) -> torch.Tensor:
+    table = FeatureTable.load(str(output))
+    return table.gather(torch.arange(len(table)), "official").features
+
+
+def test_every_record_is_embedded_once(ray_session, config: Config, tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO", logger="rdd")
+    summary = run_embedding(config)
+    assert (summary["records_in"], summary["records_written"], summary["records_quarantined"]) == (12, 12, 0)
+    assert summary["images"] == 60
+    output = Path(config.embed.output)
+    assert sorted(path.name for path in output.iterdir()) == [".lock", "config.yaml", "data", "manifest.json", "quarantine"]
+    assert len(set(keys_in(output))) == 12
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["encoder"]["weights_sha256"]
+    assert manifest["encoder"]["preprocessing"]["size"] == 32
+    assert (manifest["embed_dim"], manifest["dtype"], manifest["encoder"]["normalized"]) == (32, "float16", False)
+    file = pq.ParquetFile(next(output.glob("data/*.parquet")))
+    columns = {file.metadata.row_group(0).column(i).path_in_schema: file.metadata.row_group(0).column(i) for i in range(16)}
+    assert columns["image_features"].compression == "UNCOMPRESSED"
+    assert not columns["image_features"].has_dictionary_page
+    assert file.schema_arrow.metadata == {b"embed_dim": b"32", b"dtype": b"float16"}
+    table = FeatureTable.load(str(output))
+    assert table.generators[0] == "real"
+    assert all(name.startswith("simulated-") for name in table.generators[1:])
+    # the same command says what there is and does nothing
+    before = (output / "manifest.json").stat().st_mtime_ns
+    assert run_embedding(config) == summary
+    assert (output / "manifest.json").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"clip\.seed \(0 there, 1 now\)"):
+        run_embedding(override(config, {"clip.seed": 1}))
+
+
+def test_a_failure_half_way_loses_and_repeats_nothing(ray_session, config: Config, tmp_path: Path, monkeypatch) -> None:
+    run_embedding(override(config, {"embed.output": str(tmp_path / "untouched")}))
+    output = Path(config.embed.output)
+    real_write = embed._write
+
+    def break_after_first_commits(config, source, missing, *rest) -> None:
+        real_write(config, source, missing.slice(0, 6), *rest)
+        raise RuntimeError("the node is gone")
+
+    monkeypatch.setattr(embed, "_write", break_after_first_commits)
+    with pytest.raises(RuntimeError, match="the node is gone"):
+        run_embedding(config)
+    assert len(keys_in(output)) == 6
+    assert not (output / "manifest.json").exists()
+    # a file whose second phase was never reached, torn, as a kill leaves it
+    checkpoint = output / "_work" / "checkpoint"
+    pq.write_table(pa.table({"key": ["x"]}), checkpoint / "torn_000000.pending.parquet")
+    (output / "data" / "torn_000000-0.parquet").write_bytes(b"PAR1 and then nothing")
+    done: list[int] = []
+    monkeypatch.setattr(
+        embed, "_write", lambda c, s, missing, *rest: (done.append(missing.num_rows), real_write(c, s, missing, *rest))
+    )
+    assert run_embedding(config)["records_written"] == 12
+    assert done == [6]
+    assert keys_in(output) == keys_in(tmp_path / "untouched")
+    assert torch.equal(features_of(output), features_of(tmp_path / "untouched"))
+
+
+def spoil(sample_set: Path, folder: Path) -> None:
+    """Records with a duplicate, a null id, a broken image and a missing prompt."""
+    files = sorted((sample_set / "records").rglob("*.parquet"))
+    rows = [row for file in files for row in pq.read_table(file).to_pylist()]
+    rows[3]["id"] = rows[1]["id"]
+    rows[4]["id"] = None
+    rows[6]["image_gen1"]["bytes"] = rows[6]["image_gen1"]["bytes"][:300]
+    rows[11]["positive_prompt"] = None
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=D3), folder / "train.parquet", row_group_size=5)
+
+
+def test_bad_records_are_quarantined_with_their_reason(ray_session, config: Config, sample_set: Path, tmp_path: Path) -> None:
+    spoil(sample_set, tmp_path / "spoiled")
+    config = override(config, {"records.path": str(tmp_path / "spoiled")})
+    with pytest.raises(
+        RuntimeError, match=r"4 of 12 records were quarantined \(duplicate_id 1, missing_prompt 1, null_id 1, undecodable 1\)"
+    ):
+        run_embedding(config)
+    assert not (Path(config.embed.output) / "manifest.json").exists()
+    summary = run_embedding(override(config, {"embed.max_quarantined_share": 0.5}))
+    assert summary["records_in"] == 12 == summary["records_written"] + summary["records_quarantined"]
+    quarantine = pq.read_table(Path(config.embed.output) / "quarantine" / "quarantine.parquet").to_pylist()
+    assert [(row["row"], row["stage"], row["reason"]) for row in quarantine] == [
+        (3, "index", "duplicate_id"),
+        (4, "index", "null_id"),
+        (6, "decode", "undecodable"),
+        (11, "decode", "missing_prompt"),
+    ]
+    assert len(FeatureTable.load(config.embed.output)) == 8 * 5
+
+
+def test_records_that_changed_in_between_are_noticed(ray_session, config: Config, sample_set: Path, tmp_path: Path) -> None:
+    spoil(sample_set, tmp_path / "spoiled")
+    config = override(config, {"records.path": str(tmp_path / "spoiled")})
+    with pytest.raises(RuntimeError, match="quarantined"):
+        run_embedding(config)
+    table = pq.read_table(tmp_path / "spoiled" / "train.parquet")
+    pq.write_table(table.slice(1), tmp_path / "spoiled" / "train.parquet")
+    with pytest.raises(RuntimeError, match="the records have changed"):
+        run_embedding(config)
+
+
+def test_wrong_requests_are_refused_before_any_work(ray_session, config: Config, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"embed\.output must name"):
+        run_embedding(override(config, {"embed.output": ""}))
+    with pytest.raises(ValueError, match=r"needs 8\.5 CPUs and the cluster has 2; lower embed\.num_workers"):
+        run_embedding(override(config, {"embed.num_workers": 8}))
+    with pytest.raises(ValueError, match="needs 1 GPUs and the cluster has 0"):
+        run_embedding(
+            override(config, {"embed.output": str(tmp_path / "gpu"), "clip.device": "cuda", "embed.gpus_per_worker": 1.0})
+        )
+    with pytest.raises(ValueError, match="open_clip has no weights 'opanai'"):
+        run_embedding(
+            override(config, {"embed.output": str(tmp_path / "tag"), "clip.model": "ViT-B-32", "clip.pretrained": "opanai"})
+        )
+
+
+def test_nothing_moving_ends_the_run_and_names_the_step(ray_session, config: Config, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "never.png")  # whoever opens it waits for a writer
+    (tmp_path / "manifest.csv").write_text("path,label,generator\nnever.png,0,real\n")
+    values = {
+        "records.kind": "manifest",
+        "records.path": str(tmp_path / "manifest.csv"),
+        "records.real_images": "",
+        "embed.text": False,
+        "embed.stall_timeout_s": 20.0,
+    }
+    with pytest.raises(RuntimeError, match=r"no record for 20 s: stuck in read .*held: CPU"):
+        run_embedding(override(config, values))
+    with open(tmp_path / "never.png", "wb"):
+        pass  # let the task go
+
+
+def test_a_broken_step_is_one_sentence(ray_session, config: Config, monkeypatch, tmp_path: Path) -> None:
+    def fail(index) -> None:
+        raise OSError(5, "Input/output error")
+
+    class Broken:
+        def __init__(self, source) -> None:
+            self.index, self.read = source.index, fail
+
+    monkeypatch.setattr(embed, "open_source", lambda records, real=embed.open_source: Broken(real(records)))
+    with pytest.raises(RuntimeError, match=r"^OSError: \[Errno 5\] Input/output error$"):
+        run_embedding(config)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_a_killed_job_goes_on_by_the_same_command(config: Config, sample_set: Path, tiny_model: str, tmp_path: Path) -> None:
+    output = tmp_path / "features"
+    words = [sys.executable, "jobs/embed.py"]
+    for leaf in ("records.path", "records.real_images", "clip.model", "clip.pretrained", "embed.output", "cluster.address"):
+        section, name = leaf.split(".")
+        words += [f"--{leaf}", str(getattr(getattr(config, section), name))]
+    words += ["--embed.records_per_task", "1", "--embed.records_per_commit", "1", "--cluster.num_cpus", "2"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    committed = output / "_work" / "checkpoint"
+    wait_until(lambda: len(list(committed.glob("*[0-9].parquet"))) >= 2, process, 120)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list(committed.glob("*[0-9].parquet")))
+    assert kept >= 2
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["records_in"], summary["records_written"]) == (12, 12)
+    left = int(re.search(r"(\d+) of 12 records to embed", done.stderr)[1])
+    assert left <= 12 - kept
+    assert len(keys_in(output)) == len(set(keys_in(output))) == 12

@@ -1,0 +1,178 @@
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from rdd.clip import ClipEncoder, Preprocessor, check_tower_for_text
+from rdd.config import ClipConfig
+
+
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 255, size, dtype=np.uint8) for size in ((50, 70, 3), (33, 32, 3), (90, 64, 3))]
+    return [Image.fromarray(array) for array in arrays] + [
+        Image.fromarray(arrays[0]).convert(mode) for mode in ("L", "P", "RGBA")
+    ]
+
+
+def plain(tiny_model: str) -> tuple[torch.nn.Module, object]:
+    torch.manual_seed(0)
+    model, _, preprocess = open_clip.create_model_and_transforms(tiny_model, load_weights=False)
+    return model.eval(), preprocess
+
+
+def test_preprocessing_is_open_clips_to_the_bit(tiny_model: str) -> None:
+    _, preprocess = plain(tiny_model)
+    ours = Preprocessor(tiny_model, "random")
+    for picture in pictures():
+        tensor = ours.tensor(torch.from_numpy(ours.pixels(picture).copy())[None])[0]
+        assert torch.equal(tensor, preprocess(picture))
+
+
+def test_preprocessing_of_a_tag_is_that_of_its_config() -> None:
+    assert Preprocessor("ViT-L-14-quickgelu", "openai").config["mean"] == open_clip.OPENAI_DATASET_MEAN
+    assert Preprocessor("ViT-B-16-SigLIP", "webli").config["resize_mode"] == "squash"
+
+
+def test_features_are_open_clips(tiny_model: str) -> None:
+    model, preprocess = plain(tiny_model)
+    encoder = ClipEncoder(tiny_model, "random", seed=0)
+    with torch.inference_mode():
+        images = model.encode_image(torch.stack([preprocess(picture) for picture in pictures()]))
+        texts = model.encode_text(open_clip.get_tokenizer(tiny_model)(["a cat", "two dogs"]))
+    torch.testing.assert_close(encoder.encode_images(pictures(), batch_size=4), images)
+    torch.testing.assert_close(encoder.encode_texts(["a cat", "two dogs"], batch_size=1)[0], texts)
+
+
+def test_random_weights_are_those_of_the_seed(tiny_model: str) -> None:
+    torch.manual_seed(99)
+    first, again, other = (ClipEncoder(tiny_model, "random", seed=seed) for seed in (1, 1, 2))
+    assert first.identity == again.identity
+    assert first.identity.weights_sha256 != other.identity.weights_sha256
+    assert torch.equal(first.encode_images(pictures()), again.encode_images(pictures()))
+
+
+def test_normalized_features_have_length_one(tiny_model: str) -> None:
+    lengths = ClipEncoder(tiny_model, "random", normalize=True).encode_images(pictures()).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(6))
+
+
+def test_prompts_beyond_77_tokens_are_cut_and_counted(tiny_model: str) -> None:
+    encoder = ClipEncoder(tiny_model, "random")
+    fits, one_more = " ".join(["cat"] * 75), " ".join(["cat"] * 76)
+    features, cut = encoder.encode_texts([fits, one_more, "", one_more + " dog"])
+    assert cut.tolist() == [False, True, False, True]
+    assert torch.equal(features[1], features[3])
+
+
+def test_nothing_to_encode_is_no_error(tiny_model: str) -> None:
+    encoder = ClipEncoder(tiny_model, "random")
+    assert encoder.encode_images([]).shape == (0, 32)
+    assert encoder.encode_texts([])[0].shape == (0, 32)
+
+
+@pytest.fixture
+def files(tiny_model: str, tmp_path) -> dict[str, str]:
+    """Weights of both towers and of the image tower alone."""
+    state = plain(tiny_model)[0].state_dict()
+    save_file(state, tmp_path / "both.safetensors")
+    save_file({name: tensor for name, tensor in state.items() if name.startswith("visual.")}, tmp_path / "image.safetensors")
+    torch.save(state, tmp_path / "both.pt")
+    return {name: str(tmp_path / name) for name in ("both.safetensors", "image.safetensors", "both.pt")}
+
+
+@pytest.mark.parametrize("name", ["both.safetensors", "image.safetensors", "both.pt"])
+def test_weights_of_a_file(tiny_model: str, files: dict[str, str], name: str) -> None:
+    encoder, random = ClipEncoder(tiny_model, files[name]), ClipEncoder(tiny_model, "random")
+    assert torch.equal(encoder.encode_images(pictures()), random.encode_images(pictures()))
+    assert encoder.identity.pretrained == name
+    assert len(encoder.identity.weights_sha256) == 64
+    assert encoder.identity.has_text == (name != "image.safetensors")
+
+
+def test_an_image_tower_alone_is_refused_for_text(tiny_model: str, files: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"image tower alone, so embed\.text must be false"):
+        check_tower_for_text(ClipConfig(model=tiny_model, pretrained=files["image.safetensors"]))
+    check_tower_for_text(ClipConfig(model=tiny_model, pretrained=files["both.safetensors"]))
+    with pytest.raises(RuntimeError, match="image tower alone"):
+        ClipEncoder(tiny_model, files["image.safetensors"]).encode_texts(["x"])
+
+
+def test_the_activation_of_an_unknown_file_is_printed(tiny_model: str, files: dict[str, str], caplog) -> None:
+    with caplog.at_level("INFO", logger="rdd"):
+        ClipEncoder(tiny_model, files["both.safetensors"])
+    assert "is unknown to rdd" in caplog.text
+    assert "runs it with GELU" in caplog.text
+
+
+def test_openais_weights_are_refused_without_quickgelu(tiny_model: str, files: dict[str, str], monkeypatch) -> None:
+    with pytest.raises(ValueError, match="use ViT-L-14-quickgelu"):
+        ClipEncoder("ViT-L-14", "openai")
+    with pytest.raises(ValueError, match="runs with QuickGELU but the weights laion2b_s32b_b82k were trained with GELU"):
+        from rdd.clip import _activation_of_tag, _check_activation
+
+        _check_activation("ViT-L-14-quickgelu", True, "laion2b_s32b_b82k", _activation_of_tag("ViT-L-14", "laion2b_s32b_b82k"))
+    from rdd import clip
+    from rdd.hashing import sha256_file
+
+    known = {sha256_file(files["both.safetensors"]): True}
+    monkeypatch.setattr(clip, "_known_activations", lambda: known)
+    with pytest.raises(ValueError, match="trained with QuickGELU"):
+        ClipEncoder(tiny_model, files["both.safetensors"])
+
+
+def test_known_hashes_are_openais_and_the_towers() -> None:
+    from rdd.clip import _known_activations
+    from rdd.weights import TOWER_SHA256
+
+    known = _known_activations()
+    assert known["5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"]  # OpenAI's ViT-B-16.pt
+    assert known[TOWER_SHA256]
+
+
+def test_wrong_models_and_weights_are_refused(tiny_model: str, files: dict[str, str], tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"must be one of open_clip's models.*ViT-L-14"):
+        ClipEncoder("ViT-L-15", "openai")
+    with pytest.raises(ValueError, match="names no open_clip config"):
+        ClipEncoder("local-dir:/nowhere", "random")
+    with pytest.raises(ValueError, match="names no file"):
+        ClipEncoder(tiny_model, str(tmp_path / "absent.safetensors"))
+    (tmp_path / "torn.safetensors").write_bytes(open(files["both.safetensors"], "rb").read()[:1000])
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        ClipEncoder(tiny_model, str(tmp_path / "torn.safetensors"))
+    wider = json.loads(open(tiny_model.removeprefix("local-dir:") + "/open_clip_config.json").read())
+    wider["model_cfg"]["vision_cfg"]["width"] = 64
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(wider))
+    with pytest.raises(ValueError, match="does not hold weights of"):
+        ClipEncoder(f"local-dir:{tmp_path}", files["image.safetensors"])
+
+
+def test_a_pickle_that_is_no_tensor_is_not_loaded(tiny_model: str, tmp_path) -> None:
+    import os
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"visual.proj": Evil()}))
+    with pytest.raises(ValueError, match="does not hold weights"):
+        ClipEncoder(tiny_model, str(tmp_path / "evil.pt"))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_cuda_without_a_gpu_is_an_error(tiny_model: str) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(RuntimeError, match="torch sees no GPU"):
+        ClipEncoder(tiny_model, "random", device="cuda")
+
+
+@pytest.mark.gpu
+def test_features_on_a_gpu_are_those_of_the_cpu(tiny_model: str) -> None:
+    on_cpu, on_gpu = ClipEncoder(tiny_model, "random"), ClipEncoder(tiny_model, "random", device="cuda")
+    torch.testing.assert_close(on_gpu.encode_images(pictures()), on_cpu.encode_images(pictures()), atol=1e-3, rtol=1e-3)

@@ -1,0 +1,173 @@
+import dataclasses
+
+import pytest
+
+from rdd.cli import from_dict, from_yaml, leaves, override, parse_config, to_yaml
+from rdd.config import Config
+
+NAN = float("nan")
+
+BOUNDS = [  # leaf, values inside, values outside
+    ("sample.num_records", [1], [0]),
+    ("sample.records_per_file", [1], [0]),
+    ("sample.seed", [0], [-1]),
+    ("records.max_pixels", [1], [0]),
+    ("clip.seed", [0], [-1]),
+    ("clip.batch_size", [1], [0]),
+    ("clip.model", ["x"], [""]),
+    ("clip.pretrained", ["x"], [""]),
+    ("clip.precision", ["bf16"], ["fp16", "fp8"]),
+    ("embed.num_workers", [1], [0]),
+    ("embed.cpus_per_worker", [0.0], [-0.1, NAN]),
+    ("embed.gpus_per_worker", [0.0], [-0.1, NAN]),
+    ("embed.threads_per_worker", [1], [0]),
+    ("embed.cpus_per_task", [0.1], [0.0, NAN]),
+    ("embed.records_per_task", [1], [0]),
+    ("embed.records_per_commit", [1], [0]),
+    ("embed.max_quarantined_share", [0.0, 1.0], [-0.1, 1.1, NAN]),
+    ("embed.stall_timeout_s", [0.1], [0.0, NAN]),
+    ("features.split_seed", [0], [-1]),
+    ("features.validation_share", [0.1], [0.0, 1.0, 0.96, NAN]),
+    ("features.test_share", [0.1], [0.0, 1.0, 0.96, NAN]),
+    ("features.num_folds", [2], [1]),
+    ("features.fold", [0, 4], [-1, 5]),
+    ("model.hidden", [1], [0]),
+    ("model.layers", [1], [0]),
+    ("model.dropout", [0.0, 0.99], [-0.1, 1.0, NAN]),
+    ("loss.alpha", [1e-3, 1.0], [0.0, 1.1, NAN]),
+    ("loss.gamma", [0.0, 1.0], [-0.1, 1.1, NAN]),
+    ("loss.eta", [0.1, 1.0], [0.0, 1.1, NAN]),
+    ("loss.p", [1.1, 4.0], [1.0, float("inf"), NAN]),
+    ("sam.rho", [0.0], [-0.1, float("inf"), NAN]),
+    ("optimizer.lr", [1e-3], [0.0, float("inf"), NAN]),
+    ("optimizer.beta1", [0.0], [-0.1, 1.0, NAN]),
+    ("optimizer.beta2", [0.0], [-0.1, 1.0, NAN]),
+    ("optimizer.weight_decay", [0.0], [-0.1, float("inf"), NAN]),
+    ("optimizer.warmup_share", [0.0, 0.9], [-0.1, 1.0, NAN]),
+    ("optimizer.min_lr", [0.0, 1e-3], [-1.0, 1.0, NAN]),
+    ("train.epochs", [1], [0]),
+    ("train.batch_size", [1], [0]),
+    ("train.seed", [0], [-1]),
+    ("train.stall_timeout_s", [0.1], [0.0, NAN]),
+    ("scaling.num_workers", [0], [-1]),
+    ("scaling.cpus_per_worker", [0.1], [0.0, NAN]),
+    ("scaling.gpus_per_worker", [0.0], [-0.1, NAN]),
+    ("cluster.address", ["local"], [""]),
+    ("cluster.num_cpus", [0], [-1]),
+    ("cluster.wait_s", [0.0], [-0.1, float("inf"), NAN]),
+]
+
+
+@pytest.mark.parametrize(("leaf", "inside", "outside"), BOUNDS, ids=[leaf for leaf, _, _ in BOUNDS])
+def test_values_are_checked_on_both_sides_of_each_bound(leaf: str, inside: list, outside: list) -> None:
+    section, name = leaf.split(".")
+    for value in inside:
+        assert getattr(getattr(override(Config(), {leaf: value}), section), name) == value
+    for value in outside:
+        with pytest.raises(ValueError, match=name):
+            override(Config(), {leaf: value})
+
+
+def test_every_number_of_the_tree_has_its_bounds_tested() -> None:
+    numbers = {
+        f"{section.name}.{leaf.name}"
+        for section in dataclasses.fields(Config)
+        for leaf in dataclasses.fields(section.type)
+        if leaf.type in (int, float)
+    }
+    assert numbers <= {leaf for leaf, _, _ in BOUNDS}
+
+
+def test_rules_across_sections() -> None:
+    with pytest.raises(ValueError, match="gpus_per_worker must be above 0"):
+        override(Config(), {"clip.device": "cuda"})
+    with pytest.raises(ValueError, match="set clip.device to cuda"):
+        override(Config(), {"embed.gpus_per_worker": 1.0})
+    assert override(Config(), {"clip.device": "cuda", "embed.gpus_per_worker": 1.0}).clip.device == "cuda"
+    with pytest.raises(ValueError, match=r"records.real_images must be empty unless"):
+        override(Config(), {"records.kind": "folder", "records.real_images": "somewhere"})
+
+
+def test_yaml_round_trip() -> None:
+    config = override(Config(), {"loss.alpha": 0.25, "clip.model": "ViT-B-16", "sam.adaptive": True})
+    assert from_yaml(to_yaml(config)) == config
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "", "7"])
+def test_yaml_that_is_no_tree_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="mapping of sections"):
+        from_yaml(text)
+
+
+def test_unknown_keys_name_the_valid_ones() -> None:
+    with pytest.raises(ValueError, match=r"loss\.alhpa.*loss\.alpha, loss\.gamma.*did you mean loss\.alpha"):
+        override(Config(), {"loss.alhpa": 0.3})
+    with pytest.raises(ValueError, match=r"loss\.alhpa.*loss\.alpha, loss\.gamma"):
+        from_dict({"loss": {"alhpa": 0.3}})
+    with pytest.raises(ValueError, match=r"unknown key 'lost.*loss"):
+        from_dict({"lost": {"alpha": 0.3}})
+
+
+def test_wrong_types_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"loss\.alpha.*float.*nearly one"):
+        override(Config(), {"loss.alpha": "nearly one"})
+    with pytest.raises(ValueError, match=r"train\.epochs.*int"):
+        override(Config(), {"train.epochs": 1.5})
+
+
+def parse(*words: str, sections: tuple[str, ...] = ("loss", "train")) -> Config:
+    return parse_config(words, prog="test", description="A test.", sections=sections)
+
+
+def test_words_win_over_files_and_later_ones_over_earlier_ones(tmp_path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("loss:\n  alpha: 0.4\n  gamma: 0.1\n")
+    config = parse("--config", str(file), "--loss.gamma", "0.2", "--loss.gamma=0.3")
+    assert (config.loss.alpha, config.loss.gamma) == (0.4, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--loss.alhpa", "1"], "loss.alpha, loss.gamma"),
+        (["--sample.seed", "1"], "not read by this job, which reads loss, train"),
+        (["--loss.alpha", "2"], r"\(0, 1\], got 2"),
+        (["--loss.alpha", "nan"], "nan"),
+        (["--loss.alpha", ".nan"], "got nan"),
+        (["--loss.alpha"], "loss.alpha"),
+        (["stray"], "stray"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_bad_words_are_refused_in_one_sentence(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        parse(*words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_file_is_refused(tmp_path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("loss:\n  alhpa: 0.4\n")
+    with pytest.raises(ValueError, match=r"loss\.alhpa.*loss\.alpha"):
+        parse("--config", str(file))
+    file.write_text("- 1\n")
+    with pytest.raises(ValueError, match="config"):
+        parse("--config", str(file))
+
+
+def test_help_has_the_sentence_under_each_field_of_the_sections_read(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    assert "Margin of the AUC loss in (0, 1]." in text
+    assert "--sample.seed" not in text
+
+
+def test_named_runs_are_valid() -> None:
+    for name in ("sample", "d3"):
+        parse("--config", f"jobs/configs/{name}.yaml")
+
+
+def test_leaves_are_the_dotted_paths() -> None:
+    assert {"loss.alpha", "sam.rho", "cluster.address"} <= set(leaves())

@@ -1,0 +1,100 @@
+import io
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from rdd.clip import ClipEncoder, Preprocessor
+from rdd.config import ClipConfig
+from rdd.embedding import RecordDecoder, RecordEncoder
+from rdd.schema import DECODED, FEATURES, RAW
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def raw(*rows: dict) -> pa.Table:
+    base = {"source": "f", "text_original": "a cat", "text_positive": "a cat, sharp"}
+    full = [base | {"key": f"f#{i}", "row": i, "record_id": f"r{i}"} | row for i, row in enumerate(rows)]
+    return pa.Table.from_pylist([{name: row.get(name) for name in RAW.names} for row in full], schema=RAW)
+
+
+def embed(config: ClipConfig, table: pa.Table, *, text: bool = True) -> tuple[list[dict], list]:
+    told = []
+    decoder = RecordDecoder(
+        Preprocessor(config.model, config.pretrained),
+        max_pixels=10_000,
+        text=text,
+        progress=lambda *words: told.append(words),
+    )
+    encoder = RecordEncoder(config, text=text, threads=1, progress=lambda *words: told.append(words))
+    decoded = decoder(table)
+    assert decoded.schema == DECODED
+    features = encoder(decoded)
+    assert features.schema == FEATURES
+    return features.to_pylist(), told
+
+
+def test_records_of_any_number_of_images_become_features(tiny_clip: ClipConfig) -> None:
+    table = raw(
+        {"generators": ["real", "sd"], "images": [png(0), png(1)]},
+        {"generators": ["sd"], "images": [png(2)]},
+        {"generators": ["real"] + ["sd"] * 19, "images": [png(i) for i in range(20)]},
+    )
+    rows, told = embed(tiny_clip, table)
+    pictures = [Image.open(io.BytesIO(png(i))) for i in [0, 1, 2, *range(20)]]
+    reference = ClipEncoder(tiny_clip.model, "random").encode_images(pictures)
+    found = np.concatenate([np.frombuffer(row["image_features"], "<f2").reshape(-1, 32) for row in rows])
+    np.testing.assert_allclose(found, reference.numpy(), atol=2e-3)
+    assert [len(row["generators"]) for row in rows] == [2, 1, 20]
+    assert rows[0]["formats"] == ["PNG", "PNG"]
+    assert (rows[0]["widths"], rows[0]["heights"]) == ([50, 50], [40, 40])
+    assert rows[0]["num_bytes"] == [len(png(0)), len(png(1))]
+    text, _ = ClipEncoder(tiny_clip.model, "random").encode_texts(["a cat, sharp"])
+    np.testing.assert_allclose(np.frombuffer(rows[1]["text_positive"], "<f2"), text[0].numpy(), atol=2e-3)
+    assert sum(count for step, count in told if step == "encode") == 3
+
+
+def test_a_rejected_record_keeps_its_place_and_its_reason_alone(tiny_clip: ClipConfig) -> None:
+    table = raw(
+        {"stage": "index", "reason": "duplicate_id"},
+        {"generators": ["real", "sd"], "images": [png(0), b""]},
+        {"generators": ["real"], "images": [png(0)]},
+        {"generators": ["real"], "images": [png(0)], "text_positive": None},
+    )
+    rows, told = embed(tiny_clip, table)
+    assert [(row["key"], row["stage"], row["reason"]) for row in rows] == [
+        ("f#0", "index", "duplicate_id"),
+        ("f#1", "decode", "empty"),
+        ("f#2", None, None),
+        ("f#3", "decode", "missing_prompt"),
+    ]
+    assert rows[1]["detail"] == "image of sd: the image has zero bytes"
+    assert all(rows[i][name] is None for i in (0, 1, 3) for name in ("generators", "image_features", "formats"))
+    assert sum(count for step, count in told if step == "encode") == 4
+    rows, _ = embed(tiny_clip, raw({"stage": "index", "reason": "null_id"}))
+    assert rows[0]["reason"] == "null_id"
+
+
+def test_without_text_prompts_are_neither_needed_nor_kept(tiny_clip: ClipConfig) -> None:
+    rows, _ = embed(tiny_clip, raw({"generators": ["real"], "images": [png(0)], "text_original": None}), text=False)
+    assert rows[0]["reason"] is None
+    assert rows[0]["text_original"] is None
+
+
+def test_cut_prompts_are_counted(tiny_clip: ClipConfig) -> None:
+    long = " ".join(["cat"] * 100)
+    rows, _ = embed(tiny_clip, raw({"generators": ["real"], "images": [png(0)], "text_positive": long}))
+    assert rows[0]["prompts_cut"] == 1
+
+
+def test_a_feature_that_float16_can_not_hold_rejects_the_record(tiny_clip: ClipConfig, monkeypatch) -> None:
+    monkeypatch.setattr(ClipEncoder, "encode_images", lambda self, pixels, batch_size: torch.full((len(pixels), 32), 1e6))
+    rows, _ = embed(tiny_clip, raw({"generators": ["real"], "images": [png(0)]}))
+    assert (rows[0]["stage"], rows[0]["reason"]) == ("encode", "not_finite")
+    assert rows[0]["image_features"] is None

@@ -1,0 +1,205 @@
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from rdd import storage
+from rdd.config import FeaturesConfig
+from rdd.features import FeatureTable, global_batches, rank_slice, split_records
+from rdd.schema import FEATURES, label_of
+
+D = 8
+
+
+def write_features(folder: Path, rows: list[dict], *, text: bool = True, per_file: int = 7) -> str:
+    """A finished embedding of some rows, in the layout of jobs/embed.py."""
+    for start in range(0, len(rows), per_file):
+        full = [{name: row.get(name) for name in FEATURES.names} for row in rows[start : start + per_file]]
+        storage.write_table(str(folder / "data" / f"{start:05d}.parquet"), pa.Table.from_pylist(full, schema=FEATURES))
+    written = sum(row.get("reason") is None for row in rows)
+    storage.write_json(str(folder / "manifest.json"), {"embed_dim": D, "text": text, "records_written": written})
+    return str(folder)
+
+
+def feature_rows(number: int, *, text: bool = True, rejected: int = 3) -> list[dict]:
+    """Records of 2 to 5 images whose features tell where they belong; some rejected."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(number):
+        generators = ["real", *[f"gen-{k}" for k in range(1 + i % 4)]]
+        vectors = np.full((len(generators), D), i, dtype="<f2")
+        vectors[:, 1] = np.arange(len(generators))
+        prompts = {
+            f"text_{name}": np.full(D, i + add, "<f2").tobytes() for name, add in (("original", 0.25), ("positive", 0.5))
+        }
+        row = {"record_id": f"r{i:04d}", "generators": generators, "image_features": vectors.tobytes()}
+        rows.append(row | (prompts if text else {}))
+    rows += [{"record_id": None, "stage": "index", "reason": "null_id"}] * rejected
+    return [rows[i] for i in rng.permutation(len(rows))]
+
+
+@pytest.fixture(params=["memory", "map"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> FeatureTable:
+    path = write_features(tmp_path / "features", feature_rows(60))
+    return FeatureTable.load(path, shared=str(tmp_path / "maps") if request.param == "map" else None)
+
+
+def test_each_image_has_the_features_of_its_record(table: FeatureTable) -> None:
+    assert len(table) == sum(2 + i % 4 for i in range(60))
+    assert table.generators == ("real", "gen-0", "gen-1", "gen-2", "gen-3")
+    batch = table.gather(torch.arange(len(table)), "official")
+    records = [int(table.record_ids[record][1:]) for record in table.record_of]
+    assert records == sorted(records)
+    assert batch.features[:, 0].tolist() == records
+    names = [table.generators[generator] for generator in table.generator_of]
+    assert [f"gen-{int(k) - 1}" if k else "real" for k in batch.features[:, 1]] == names
+    assert batch.labels.tolist() == [label_of(name) for name in names]
+    assert batch.features[:, D].tolist() == [
+        r + (0.5 if name != "real" else 0.25) for r, name in zip(records, names, strict=True)
+    ]
+
+
+def test_text_modes(table: FeatureTable) -> None:
+    images = torch.tensor([3, 0, 5])
+    shared, none = table.gather(images, "shared"), table.gather(images, "none")
+    assert shared.features.shape == (3, table.width("shared")) == (3, 2 * D)
+    assert torch.equal(none.features, shared.features[:, :D])
+    assert torch.equal(shared.features[:, D], none.features[:, 0] + 0.25)
+    assert none.features.dtype == torch.float32
+
+
+def test_the_order_of_files_does_not_matter(tmp_path: Path) -> None:
+    rows = feature_rows(40)
+    one = FeatureTable.load(write_features(tmp_path / "a", rows))
+    other = FeatureTable.load(write_features(tmp_path / "b", rows[::-1], per_file=11))
+    everything = torch.arange(len(one))
+    assert torch.equal(one.gather(everything, "shared").features, other.gather(everything, "shared").features)
+
+
+def test_features_without_text_refuse_modes_that_need_it(tmp_path: Path) -> None:
+    table = FeatureTable.load(write_features(tmp_path, feature_rows(10, text=False), text=False))
+    assert table.gather(torch.tensor([0]), "none").features.shape == (1, D)
+    with pytest.raises(ValueError, match=r"set features\.text_mode to none"):
+        table.gather(torch.tensor([0]), "shared")
+
+
+def test_an_unfinished_or_torn_embedding_is_refused(tmp_path: Path) -> None:
+    path = write_features(tmp_path / "f", feature_rows(20))
+    (tmp_path / "f" / "data" / "00000.parquet").unlink()
+    with pytest.raises(RuntimeError, match=r"its manifest says 20; embed again"):
+        FeatureTable.load(path)
+    (tmp_path / "f" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="no finished embedding"):
+        FeatureTable.load(path)
+    rows = feature_rows(4)
+    next(row for row in rows if row.get("reason") is None)["image_features"] = b"\0" * (2 * D - 2)
+    with pytest.raises(RuntimeError, match="feature values where"):
+        FeatureTable.load(write_features(tmp_path / "g", rows))
+
+
+def load_shared(path: str, maps: str, queue: "multiprocessing.Queue") -> None:
+    table = FeatureTable.load(path, shared=maps)
+    queue.put((len(table), float(table.image_features.float().sum())))
+
+
+def test_processes_of_a_node_share_one_map(tmp_path: Path) -> None:
+    path, maps = write_features(tmp_path / "features", feature_rows(60)), tmp_path / "maps"
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=load_shared, args=(path, str(maps), queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    results = [queue.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert results[0] == results[1]
+    assert len([entry for entry in maps.iterdir() if entry.is_dir()]) == 1
+
+
+def test_a_map_half_written_is_written_again(tmp_path: Path) -> None:
+    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
+    expected = FeatureTable.load(path, shared=str(maps)).gather(torch.arange(9), "shared").features
+    folder = next(entry for entry in maps.iterdir() if entry.is_dir())
+    partial = folder.rename(f"{folder}.partial")
+    (partial / "image_features.npy").write_bytes(b"torn")
+    again = FeatureTable.load(path, shared=str(maps))
+    assert torch.equal(expected, again.gather(torch.arange(9), "shared").features)
+
+
+def test_shares_split_records_and_keep_their_images_together(table: FeatureTable) -> None:
+    config = FeaturesConfig(validation_share=0.2, test_share=0.3)
+    parts = {part: table.split(config, part) for part in ("train", "validation", "test")}
+    assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(len(table)))
+    records = [set(table.record_of[images].tolist()) for images in parts.values()]
+    assert not records[0] & records[1]
+    assert not (records[0] | records[1]) & records[2]
+
+
+def test_shares_are_the_shares_and_stay_when_records_are_added() -> None:
+    ids = tuple(f"id-{i}" for i in range(20_000))
+    parts = split_records(ids, FeaturesConfig())
+    assert [round(float((parts == part).mean()), 2) for part in ("train", "validation", "test")] == [0.9, 0.05, 0.05]
+    assert (split_records(ids[5_000:], FeaturesConfig()) == parts[5_000:]).all()
+    assert (split_records(ids, FeaturesConfig(split_seed=1)) != parts).mean() > 0.1
+
+
+def test_folds_are_disjoint_and_cover_everything() -> None:
+    ids = tuple(f"id-{i}" for i in range(10_000))
+    folds = [split_records(ids, FeaturesConfig(split="folds", num_folds=4, fold=fold)) for fold in range(4)]
+    tested = np.stack([fold == "test" for fold in folds])
+    assert (tested.sum(axis=0) == 1).all()
+    assert np.abs(tested.mean(axis=1) - 0.25).max() < 0.02
+    assert abs((folds[0] == "validation").mean() - 0.75 * 0.05) < 0.01
+
+
+def test_a_part_of_one_class_is_refused(tmp_path: Path) -> None:
+    rows = [
+        row | {"generators": ["sd"], "image_features": row["image_features"][: 2 * D]} for row in feature_rows(30, rejected=0)
+    ]
+    table = FeatureTable.load(write_features(tmp_path, rows))
+    with pytest.raises(ValueError, match="train part of 30 records holds generated images only"):
+        table.split(FeaturesConfig(), "train")
+    with pytest.raises(ValueError, match="test part of 30 records holds no image"):
+        table.split(FeaturesConfig(test_share=1e-6), "test")
+
+
+@pytest.mark.parametrize(("number", "batch_size"), [(100, 10), (101, 10), (7, 100), (99, 33), (1, 1)])
+def test_global_batches_hold_every_image_once_in_equal_parts(number: int, batch_size: int) -> None:
+    images = torch.arange(1000, 1000 + number)
+    batches = global_batches(images, seed=0, epoch=0, batch_size=batch_size)
+    sizes = [len(batch) for batch in batches]
+    assert len(batches) == -(-number // batch_size)
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert torch.equal(torch.cat(batches).sort().values, images)
+
+
+def test_batches_are_a_function_of_seed_and_epoch() -> None:
+    images = torch.arange(500)
+
+    def path(seed: int, epoch: int) -> torch.Tensor:
+        return torch.cat(global_batches(images, seed=seed, epoch=epoch, batch_size=50))
+
+    assert torch.equal(path(3, 4), path(3, 4))
+    assert not torch.equal(path(3, 4), path(3, 5))
+    assert not torch.equal(path(3, 4), path(4, 3))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_slices_of_ranks_make_up_the_batch(world_size: int) -> None:
+    batch = torch.arange(20)
+    slices = [rank_slice(batch, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert torch.equal(torch.cat(slices), batch)
+    assert max(map(len, slices)) - min(map(len, slices)) <= 1
+
+
+def test_feature_columns_may_come_in_many_row_groups(tmp_path: Path) -> None:
+    path = write_features(tmp_path, feature_rows(40), per_file=1000)
+    file = tmp_path / "data" / "00000.parquet"
+    expected = FeatureTable.load(path).gather(torch.arange(50), "shared").features
+    pq.write_table(pq.read_table(file), file, row_group_size=3)
+    assert torch.equal(FeatureTable.load(path).gather(torch.arange(50), "shared").features, expected)

@@ -1,0 +1,80 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rdd.config import Config
+from rdd.job import run_job
+
+
+def run(monkeypatch: pytest.MonkeyPatch, work, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["jobs/sample.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        run_job("sample", work, sections=("sample",), needs="a directory", description="Words.")
+    return ended.value.code
+
+
+def test_a_job_ends_with_one_line_of_json(monkeypatch, capsys) -> None:
+    code = run(
+        monkeypatch, lambda config: {"output": "x", "records_in": config.sample.num_records}, "--sample.num_records", "3"
+    )
+    out, err = capsys.readouterr()
+    assert code == 0
+    assert json.loads(out) == {"job": "sample", "output": "x", "records_in": 3}
+    assert "records in  3" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("wrong"), 2),
+        (RuntimeError("broken\nworld"), 1),
+        (OSError(28, "No space left on device"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_are_one_sentence_and_an_exit_code(monkeypatch, capsys, error: BaseException, code: int) -> None:
+    def work(config: Config) -> dict:
+        raise error
+
+    assert run(monkeypatch, work, "--sample.seed", "1") == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["jobs/sample.py", "--sample.seed", "1"])
+
+    def work(config: Config) -> dict:
+        return {}["missing"]
+
+    with pytest.raises(KeyError):
+        run_job("sample", work, sections=("sample",), needs="", description=None)
+
+
+def test_no_argument_says_what_is_needed(monkeypatch, capsys) -> None:
+    assert run(monkeypatch, lambda config: {}) == 2
+    assert capsys.readouterr().err == "error: jobs/sample.py needs a directory\n"
+
+
+@pytest.mark.parametrize("job", sorted(name for name in os.listdir("jobs") if name.endswith(".py")))
+def test_every_job_answers_a_wrong_word_and_no_word(job: str) -> None:
+    for words in ([], ["--nonsense", "1"]):
+        done = subprocess.run([sys.executable, f"jobs/{job}", *words], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_importing_the_package_imports_neither_torch_nor_ray() -> None:
+    code = "import rdd, rdd.config, rdd.schema, sys; print({'torch', 'ray'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_only_on_ray_imports_ray() -> None:
+    code = "import sys; sys.modules['ray'] = None\nimport rdd.features, rdd.embedding, rdd.data.sample, rdd.job, rdd.weights"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,107 @@
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+
+from rdd import storage
+
+
+def test_listing_is_sorted_and_leaves_hidden_and_private_names_out(tmp_path) -> None:
+    for name in ("b.parquet", "a/c.parquet", "_work/d.parquet", ".partial/e.parquet", "f.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"12")
+    files = storage.list_files(str(tmp_path), suffix=".parquet")
+    assert [os.path.relpath(file.path, tmp_path) for file in files] == ["a/c.parquet", "b.parquet"]
+    assert files[0].size == 2
+
+
+@pytest.mark.parametrize("path", ["nowhere", __file__])
+def test_listing_what_is_no_directory_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="no directory at"):
+        storage.list_files(path)
+
+
+def test_unknown_schemes_are_refused() -> None:
+    with pytest.raises(ValueError, match="local or s3://"):
+        storage.filesystem("gs://bucket/x")
+
+
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path) -> None:
+    path = str(tmp_path / "x")
+    storage.write_bytes(path, b"old")
+    with pytest.raises(KeyError), storage.atomic_output(path) as stream:
+        stream.write(b"new")
+        raise KeyError
+    assert storage.read_bytes(path) == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_an_owned_directory_takes_the_same_config_again(tmp_path) -> None:
+    path = str(tmp_path / "out")
+    config = {"loss": {"alpha": 0.5, "p": 2}, "embed": {"num_workers": 1}}
+    with storage.owned_directory(path, config):
+        pass
+    with storage.owned_directory(path, config | {"embed": {"num_workers": 2}}, neutral=["embed.num_workers"]):
+        pass
+    with (
+        pytest.raises(ValueError, match=r"loss\.alpha \(0\.5 there, 0\.6 now\)") as caught,
+        storage.owned_directory(path, config | {"loss": {"alpha": 0.6, "p": 2}}),
+    ):
+        pass
+    assert "loss.p" not in str(caught.value)
+
+
+def test_a_directory_with_other_things_in_it_is_not_taken(tmp_path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(ValueError, match="choose another output"), storage.owned_directory(str(tmp_path), {}):
+        pass
+    assert (tmp_path / "letter.txt").read_text() == "mine"
+    assert not (tmp_path / "config.yaml").exists()
+
+
+def test_two_processes_do_not_share_a_directory(tmp_path) -> None:
+    code = f"from rdd import storage\nwith storage.owned_directory({str(tmp_path)!r}, {{}}): print('taken')"
+    with storage.owned_directory(str(tmp_path), {}):
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "another process is working on" in second.stderr
+    assert "taken" not in second.stdout
+    third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert third.stdout == "taken\n"
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch):
+    """A bucket on a local imitation of S3."""
+    import boto3
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    boto3.client("s3").create_bucket(Bucket="rdd-test")
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield "s3://rdd-test"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_the_same_functions_work_on_s3(bucket: str) -> None:
+    path = storage.join(bucket, "run", "data", "x.parquet")
+    assert not storage.exists(path)
+    storage.write_table(path, pa.table({"a": [1, 2]}))
+    assert storage.exists(path)
+    assert [file.path for file in storage.list_files(storage.join(bucket, "run"), suffix=".parquet")] == [path]
+    with storage.owned_directory(storage.join(bucket, "out"), {"a": {"b": 1}}):
+        storage.write_json(storage.join(bucket, "out", "manifest.json"), {"n": 1})
+    assert storage.read_json(storage.join(bucket, "out", "manifest.json")) == {"n": 1}
+    with pytest.raises(ValueError, match=r"a\.b"), storage.owned_directory(storage.join(bucket, "out"), {"a": {"b": 2}}):
+        pass
+    storage.delete_directory(storage.join(bucket, "run"))
+    assert not storage.exists(path)
