@@ -7,8 +7,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from rdd import clip
 from rdd.clip import ClipEncoder, Preprocessor, check_tower_for_text
 from rdd.config import ClipConfig
+from rdd.hashing import sha256_file
 
 
 def pictures() -> list[Image.Image]:
@@ -112,13 +114,8 @@ def test_the_activation_of_an_unknown_file_is_printed(tiny_model: str, files: di
 def test_openais_weights_are_refused_without_quickgelu(tiny_model: str, files: dict[str, str], monkeypatch) -> None:
     with pytest.raises(ValueError, match="use ViT-L-14-quickgelu"):
         ClipEncoder("ViT-L-14", "openai")
-    with pytest.raises(ValueError, match="runs with QuickGELU but the weights laion2b_s32b_b82k were trained with GELU"):
-        from rdd.clip import _activation_of_tag, _check_activation
-
-        _check_activation("ViT-L-14-quickgelu", True, "laion2b_s32b_b82k", _activation_of_tag("ViT-L-14", "laion2b_s32b_b82k"))
-    from rdd import clip
-    from rdd.hashing import sha256_file
-
+    with pytest.raises(ValueError, match="runs with QuickGELU but the weights laion were trained with GELU"):
+        clip._check_activation("ViT-L-14-quickgelu", True, "laion", clip._activation_of_tag("ViT-L-14", "laion2b_s32b_b82k"))
     known = {sha256_file(files["both.safetensors"]): True}
     monkeypatch.setattr(clip, "_known_activations", lambda: known)
     with pytest.raises(ValueError, match="trained with QuickGELU"):
