@@ -31,5 +31,11 @@ demo: $(READY) ## sample -> weights -> embed on this machine
 	$(BIN)/python jobs/weights.py --config jobs/configs/sample.yaml
 	$(BIN)/python jobs/embed.py --config jobs/configs/sample.yaml
 
-clean: ## remove the environment and what the jobs wrote
-	rm -rf $(VENV) data runs mlflow.db mlruns .pytest_cache .mypy_cache .ruff_cache *.egg-info
+bench: $(READY) ## speed and memory as ratios, to a table and runs/bench.json
+	$(BIN)/python tests/benchmarks/run.py
+
+ui: $(READY) ## MLflow on 127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+
+clean: ## remove the environment, caches, and what the demo wrote
+	rm -rf $(VENV) data/sample data/features/sample data/weights runs/sample .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -39,7 +39,14 @@ def parse_config(argv: Sequence[str], *, prog: str, description: str | None, sec
     """
     parser = _parser(prog, description, tuple(sections))
     _refuse_unknown(argv, sections)
-    return _checked(lambda: parser.instantiate(parser.parse_args(list(argv))))
+    for path in _config_files(argv):
+        _read_tree(path)
+    words = [word for word in argv if word.split("=")[0] != "--print_config"]
+    config = _checked(parser, lambda: parser.parse_args(words))
+    if len(words) < len(argv):
+        print(to_yaml(config), end="")
+        raise SystemExit(0)
+    return config
 
 
 def override(config: Config, values: Mapping[str, Any]) -> Config:
@@ -69,7 +76,7 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
         ValueError: an unknown key, a value of the wrong type or out of range.
     """
     parser = _parser("rdd", None, tuple(section.name for section in dataclasses.fields(Config)))
-    return _checked(lambda: parser.instantiate(parser.parse_object(dict(tree))))
+    return _checked(parser, lambda: parser.parse_object(dict(tree)))
 
 
 def to_yaml(config: Config) -> str:
@@ -102,10 +109,38 @@ def _parser(prog: str, description: str | None, sections: tuple[str, ...]) -> Ar
     return parser
 
 
-def _checked(build: Any) -> Config:
+def _config_files(argv: Sequence[str]) -> Iterator[str]:
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if word == "--config":
+            yield following
+        elif word.startswith("--config="):
+            yield word.removeprefix("--config=")
+
+
+def _read_tree(path: str) -> None:
+    """Refuse a file that is no YAML tree of sections; its keys and values are the parser's to check."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            tree = yaml.safe_load(file)
+    except OSError as error:
+        raise ValueError(f"--config must name a YAML file, got {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} must hold a mapping of sections, got {type(tree).__name__}")
+    for section, leaves_of_section in tree.items():
+        if not isinstance(leaves_of_section, dict):
+            raise ValueError(f"{path} must hold a mapping of settings under {section}, got {leaves_of_section!r}")
+
+
+def _checked(parser: ArgumentParser, parse: Callable[[], Any]) -> Config:
     """The built tree, any complaint of the parser as one sentence."""
     try:
-        namespace = build()
+        parsed = parse()
+        for leaf in leaves():
+            if parsed.get(leaf) is None:
+                raise ValueError(f"{leaf} must have a value, got null; leave it out for its default")
+        namespace = parser.instantiate(parsed)
     except ValueError:
         raise
     except Exception as error:  # the parser's own exception types share no public base

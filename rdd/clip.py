@@ -212,6 +212,12 @@ class ClipEncoder:
         return features.cpu()
 
 
+def located(pretrained: str) -> str:
+    """The name of weights as a worker in another directory understands it: files by their absolute path."""
+    path = os.path.expanduser(pretrained)
+    return os.path.abspath(path) if os.path.isfile(path) else pretrained
+
+
 def weights_path(model: str, pretrained: str) -> str:
     """Local file of the weights that a tag or a path names.
 
@@ -219,6 +225,7 @@ def weights_path(model: str, pretrained: str) -> str:
         ValueError: there is no such file, or no such tag.
         RuntimeError: the tag's weights are not here and no hub is in reach.
     """
+    pretrained = os.path.expanduser(pretrained)
     looks_like_file = os.sep in pretrained or os.path.splitext(pretrained)[1] in (".safetensors", ".pt", ".bin", ".pth")
     if os.path.isfile(pretrained):
         return os.path.abspath(pretrained)
@@ -306,9 +313,9 @@ def _check_activation(model: str, quick_gelu: bool, pretrained: str, trained_wit
 
 
 def _activation_of_tag(model: str, tag: str) -> bool | None:
-    """Whether a tag's weights want QuickGELU; None where the model has no such tag."""
+    """True where a tag's weights want QuickGELU; None where open_clip does not say."""
     pretrained = open_clip.get_pretrained_cfg(model, tag)
-    return bool(pretrained.get("quick_gelu", False)) if pretrained else None
+    return True if pretrained.get("quick_gelu", False) else None
 
 
 @cache

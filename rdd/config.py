@@ -7,6 +7,10 @@ section, in positive form so that NaN fails it; a rule across sections sits in `
 from dataclasses import dataclass, field
 from typing import Literal
 
+_SEEDS = 2**63
+_DAY_S = 86_400
+_PILLOW_LIMIT = 178_956_970
+
 
 def _check(holds: bool, name: str, allowed: str, given: object) -> None:
     if not holds:
@@ -29,7 +33,7 @@ class SampleConfig:
     def __post_init__(self) -> None:
         _check(self.num_records >= 1, "sample.num_records", "be at least 1", self.num_records)
         _check(self.records_per_file >= 1, "sample.records_per_file", "be at least 1", self.records_per_file)
-        _check(self.seed >= 0, "sample.seed", "be at least 0", self.seed)
+        _check(0 <= self.seed < _SEEDS, "sample.seed", "lie in [0, 2^63)", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +59,11 @@ class RecordsConfig:
     real_images: str = ""
     """Directory of Parquet with the real image of each D3 record; kind d3 only."""
     max_pixels: int = 64_000_000
-    """Largest width x height that is decoded, at least 1; larger images are quarantined."""
+    """Largest width x height that is decoded, at most Pillow's own limit; larger images are quarantined."""
 
     def __post_init__(self) -> None:
-        _check(self.max_pixels >= 1, "records.max_pixels", "be at least 1", self.max_pixels)
+        given = self.max_pixels
+        _check(1 <= given <= _PILLOW_LIMIT, "records.max_pixels", f"lie in [1, {_PILLOW_LIMIT}]", given)
         _check(
             self.kind == "d3" or not self.real_images,
             "records.real_images",
@@ -80,14 +85,14 @@ class ClipConfig:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where CLIP runs; cuda needs embed.gpus_per_worker above 0."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of CLIP's weights and activations; fp32 on a CPU."""
+    """Precision of CLIP's weights and activations; no fp16 on a CPU, and bf16 is slow there."""
     batch_size: int = 64
     """Images in one forward pass, at least 1."""
     normalize: bool = False
     """Scale each feature vector to length 1; the official code does not."""
 
     def __post_init__(self) -> None:
-        _check(self.seed >= 0, "clip.seed", "be at least 0", self.seed)
+        _check(0 <= self.seed < _SEEDS, "clip.seed", "lie in [0, 2^63)", self.seed)
         _check(self.batch_size >= 1, "clip.batch_size", "be at least 1", self.batch_size)
         _check(bool(self.model), "clip.model", "name an open_clip model", repr(self.model))
         _check(bool(self.pretrained), "clip.pretrained", "be a tag, a file or 'random'", repr(self.pretrained))
@@ -124,7 +129,7 @@ class EmbedConfig:
     max_quarantined_share: float = 0.02
     """Largest share in [0, 1] of records that may be quarantined before the job fails at its end."""
     stall_timeout_s: float = 600.0
-    """Seconds without a record, above 0, after which the run ends as failed."""
+    """Seconds without a record, in (0, 86400], after which the run ends as failed."""
 
     def __post_init__(self) -> None:
         _check(self.num_workers >= 1, "embed.num_workers", "be at least 1", self.num_workers)
@@ -136,7 +141,7 @@ class EmbedConfig:
         _check(self.records_per_commit >= 1, "embed.records_per_commit", "be at least 1", self.records_per_commit)
         share = self.max_quarantined_share
         _check(0 <= share <= 1, "embed.max_quarantined_share", "lie in [0, 1]", share)
-        _check(self.stall_timeout_s > 0, "embed.stall_timeout_s", "be above 0", self.stall_timeout_s)
+        _check(0 < self.stall_timeout_s <= _DAY_S, "embed.stall_timeout_s", "lie in (0, 86400]", self.stall_timeout_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +166,7 @@ class FeaturesConfig:
     """Fold that is the test set, in [0, num_folds)."""
 
     def __post_init__(self) -> None:
-        _check(self.split_seed >= 0, "features.split_seed", "be at least 0", self.split_seed)
+        _check(0 <= self.split_seed < _SEEDS, "features.split_seed", "lie in [0, 2^63)", self.split_seed)
         _check(0 < self.validation_share < 1, "features.validation_share", "lie in (0, 1)", self.validation_share)
         _check(0 < self.test_share < 1, "features.test_share", "lie in (0, 1)", self.test_share)
         total = self.validation_share + self.test_share
@@ -271,13 +276,13 @@ class TrainConfig:
     seed: int = 0
     """Seed of initial weights, batch order and dropout, at least 0."""
     stall_timeout_s: float = 600.0
-    """Seconds without a step, above 0, after which the run ends as failed."""
+    """Seconds without a step, in (0, 86400], after which the run ends as failed."""
 
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, "train.epochs", "be at least 1", self.epochs)
         _check(self.batch_size >= 1, "train.batch_size", "be at least 1", self.batch_size)
-        _check(self.seed >= 0, "train.seed", "be at least 0", self.seed)
-        _check(self.stall_timeout_s > 0, "train.stall_timeout_s", "be above 0", self.stall_timeout_s)
+        _check(0 <= self.seed < _SEEDS, "train.seed", "lie in [0, 2^63)", self.seed)
+        _check(0 < self.stall_timeout_s <= _DAY_S, "train.stall_timeout_s", "lie in (0, 86400]", self.stall_timeout_s)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 
 from rdd.clip import ClipEncoder, Preprocessor
 from rdd.config import ClipConfig
-from rdd.data.decode import RejectedError, decode_image
+from rdd.data.decode import Picture, RejectedError, decode_image
 from rdd.data.source import rejection
 from rdd.schema import DECODED, FEATURE_DTYPE, FEATURES
 
@@ -47,14 +47,14 @@ class RecordDecoder:
         return pa.Table.from_pylist([{name: row.get(name) for name in DECODED.names} for row in rows], schema=DECODED)
 
     def _decode(self, row: dict[str, Any]) -> dict[str, Any]:
-        missing = [name for name in ("text_original", "text_positive") if row[name] is None]
+        missing = [name for name in ("text_original", "text_positive") if not row[name]]
         if self._text and missing:
             return row | rejection("decode", "missing_prompt", ", ".join(missing))
         pictures, pixels = [], []
         for generator, data in zip(row["generators"], row["images"], strict=True):
             try:
                 picture = decode_image(data, max_pixels=self._max_pixels)
-                pixels.append(self._preprocessor.pixels(picture.image).tobytes())
+                pixels.append(_resized(self._preprocessor, picture))
             except RejectedError as error:
                 return row | rejection("decode", error.reason, f"image of {generator}: {error.detail}")
             pictures.append(picture)
@@ -65,6 +65,13 @@ class RecordDecoder:
             "heights": [picture.height for picture in pictures],
             "num_bytes": [picture.num_bytes for picture in pictures],
         }
+
+
+def _resized(preprocessor: Preprocessor, picture: Picture) -> bytes:
+    try:
+        return preprocessor.pixels(picture.image).tobytes()
+    except Exception as error:  # a mode that Pillow opens and can not resize, say
+        raise RejectedError("undecodable", f"{picture.image.mode} of {picture.format}: {error}") from error
 
 
 class RecordEncoder:
@@ -89,12 +96,9 @@ class RecordEncoder:
         rows = table.to_pylist()
         usable = [row for row in rows if not row["reason"]]
         for row, features in zip(usable, self._encode_images(usable), strict=True):
-            if np.isfinite(features).all():
-                row["image_features"] = features.tobytes()
-            else:
-                row |= rejection("encode", "not_finite", "a feature is infinite or NaN in float16")
+            _keep(row, "image_features", features)
         if self._text and usable:
-            self._encode_prompts([row for row in usable if not row["reason"]])
+            self._encode_prompts(usable)
         self._progress("encode", len(rows) - len(usable))
         kept = [_kept(row) for row in rows]
         return pa.Table.from_pylist(kept, schema=FEATURES)
@@ -110,8 +114,7 @@ class RecordEncoder:
             stop = min(start + self._batch_size, len(flat))
             pixels = np.frombuffer(bytearray(b"".join(flat[start:stop])), dtype=np.uint8).reshape(-1, height, width, 3)
             features = self._encoder.encode_images(torch.from_numpy(pixels), batch_size=self._batch_size)
-            with np.errstate(over="ignore"):  # beyond float16 is infinite, which rejects the record
-                found[start:stop] = features.numpy().astype(FEATURE_DTYPE)
+            found[start:stop] = _narrow(features)
             self._progress("encode", int(((ends > start) & (ends <= stop)).sum()))
         return np.split(found, ends[:-1]) if rows else []
 
@@ -120,9 +123,21 @@ class RecordEncoder:
             row["prompts_cut"] = 0
         for name in ("text_original", "text_positive"):
             features, cut = self._encoder.encode_texts([row[name] for row in rows])
-            for row, feature, was_cut in zip(rows, features.numpy().astype(FEATURE_DTYPE), cut.tolist(), strict=True):
-                row[f"{name}_features"] = feature.tobytes()
+            for row, feature, was_cut in zip(rows, _narrow(features), cut.tolist(), strict=True):
+                _keep(row, f"{name}_features", feature)
                 row["prompts_cut"] += int(was_cut)
+
+
+def _narrow(features: torch.Tensor) -> np.ndarray:
+    with np.errstate(over="ignore"):  # beyond float16 is infinite, which rejects the record
+        return features.numpy().astype(FEATURE_DTYPE)
+
+
+def _keep(row: dict[str, Any], name: str, features: np.ndarray) -> None:
+    if np.isfinite(features).all():
+        row[name] = features.tobytes()
+    else:
+        row |= rejection("encode", "not_finite", f"{name}: a value is infinite or NaN in float16")
 
 
 def _kept(row: dict[str, Any]) -> dict[str, Any]:

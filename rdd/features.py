@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
@@ -83,11 +84,20 @@ class FeatureTable:
         if not storage.exists(manifest_path):
             raise ValueError(f"{path} holds no manifest.json, so no finished embedding; run jobs/embed.py to its end")
         data = storage.read_bytes(manifest_path)
-        manifest, digest = json.loads(data), sha256_bytes(data)
-        columns = read_shared_columns(path, manifest, os.path.join(shared, digest)) if shared else read_columns(path, manifest)
+        try:
+            manifest, digest = json.loads(data), sha256_bytes(data)
+            columns = (
+                read_shared_columns(path, manifest, os.path.join(shared, digest)) if shared else read_columns(path, manifest)
+            )
+        except (json.JSONDecodeError, KeyError, pa.ArrowException) as error:
+            raise RuntimeError(
+                f"{path} is not what jobs/embed.py wrote ({type(error).__name__}: {error}); embed again"
+            ) from error
         found, written = len(columns.record_ids), manifest["records_written"]
         if found != written:
             raise RuntimeError(f"{path} holds {found} records and its manifest says {written}; embed again")
+        if len(set(columns.record_ids)) != found:
+            raise RuntimeError(f"{path} holds record ids more than once; embed again")
         return cls(**_indexed(columns), manifest=manifest, manifest_sha256=digest)
 
     def __len__(self) -> int:

@@ -44,6 +44,10 @@ def run_job(
         _fail(1, _sentence(error))
     except KeyboardInterrupt:
         _fail(130, "interrupted; the same command goes on where it stopped")
+    except Exception as error:
+        if type(error).__module__ == "builtins":
+            raise  # a bug of ours keeps its traceback
+        _fail(1, f"{type(error).__name__}: {_sentence(error)}")  # a library's own: S3 or the cluster says no
     print(_table(summary), file=sys.stderr)
     print(json.dumps(summary), flush=True)
     sys.exit(0)

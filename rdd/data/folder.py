@@ -1,5 +1,6 @@
 """Any labelled images: a folder ``real/`` + ``fake/<generator>/``, or a manifest in CSV or Parquet."""
 
+import logging
 import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +14,9 @@ from rdd.data.parquet_rows import read_rows, read_schema
 from rdd.data.source import make_index, rejection, split_rejected
 from rdd.schema import LABEL_GENERATED, LABEL_REAL, RAW, REAL, label_of
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _STRINGS = ("path", "generator", "record_id", "caption")
 
@@ -35,9 +38,15 @@ class FolderSource:
         self._names = [name for name in names if name.split("/")[0] in ("real", "fake")]
         if not self._names:
             raise ValueError(f"no image below real/ or fake/<generator>/ in {path}")
+        if left_out := len(files) - len(self._names):
+            logger.info("%d files of %s are left out: outside real/ and fake/, or no images by their ending", left_out, path)
+        if any(name.startswith(f"fake/{REAL}/") for name in self._names):
+            raise ValueError(f"{path}/fake/{REAL} must have another name, since {REAL!r} names what is not generated")
         loose = [name for name in self._names if name.startswith("fake/") and name.count("/") < 2]
         if loose:
             raise ValueError(f"{path}/{loose[0]} must lie in fake/<generator>/, so that its generator is known")
+
+    has_text = False
 
     def index(self) -> pa.Table:
         """One row an image, sorted by path."""
@@ -77,6 +86,7 @@ class ManifestSource:
         self._path = storage.absolute(path)
         self._table = _manifest(self._path)
         self._holds_bytes = "path" not in self._table.column_names
+        self.has_text = "caption" in self._table.column_names
         if not self._table.num_rows:
             raise ValueError(f"{path} has no row")
 
@@ -109,7 +119,7 @@ class ManifestSource:
         return _read_bytes(index) if self._holds_bytes else _read_paths(index)
 
     def _place(self, path: str | None) -> str | None:
-        if path is None or path.startswith("s3://"):
+        if path is None or "://" in path:
             return path
         return storage.join(posixpath.dirname(self._path), path)  # an absolute path stays as it is
 
@@ -129,7 +139,10 @@ def _manifest(path: str) -> pa.Table:
             raise ValueError(f"{path} is not a readable CSV: {error}") from error
         names = table.column_names
     elif path.endswith(".parquet"):
-        names = read_schema(path).names
+        schema = read_schema(path)
+        names = schema.names
+        if "bytes" in names and "path" not in names and not pa.types.is_binary(schema.field("bytes").type):
+            raise ValueError(f"{path} has the column bytes of type {schema.field('bytes').type} instead of binary")
         fs, inner = storage.filesystem(path)
         with fs.open_input_file(inner) as stream:
             table = pq.read_table(stream, columns=[name for name in (*_STRINGS, "label") if name in names])
@@ -139,6 +152,8 @@ def _manifest(path: str) -> pa.Table:
     missing += [] if "path" in names or ("bytes" in names and path.endswith(".parquet")) else ["path (or bytes, in Parquet)"]
     if missing:
         raise ValueError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path} has a column twice: {', '.join(names)}")
     table = table.select([name for name in (*_STRINGS, "label") if name in names])
     for name in table.column_names:
         given, wanted = table.schema.field(name).type, "integer" if name == "label" else "string"
@@ -177,7 +192,7 @@ def _read_paths(index: pa.Table) -> Iterator[pa.Table]:
     for place in wanted:
         try:
             images = {"images": [storage.read_bytes(path) for path in place["paths"]]}
-        except OSError as error:
+        except Exception as error:  # a file system raises its own types, S3 several
             yield _raw(place, rejection("read", "unreadable_file", str(error)))
         else:
             yield _raw(place, images)

@@ -1,6 +1,7 @@
 """The real image of a D3 record, looked up by id."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,7 +9,10 @@ import pyarrow.parquet as pq
 from rdd import storage
 from rdd.data.parquet_rows import check_columns, read_schema
 from rdd.hashing import hash_strings
+from rdd.progress import logged
 from rdd.schema import REAL_IMAGES, STATUS_OK
+
+_LISTING_THREADS = 16  # as for records: latency, not bandwidth
 
 
 class RealImages:
@@ -32,9 +36,11 @@ class RealImages:
         self._groups: list[tuple[int, int]] = []  # (file, row group)
         ids: list[str] = []
         group_of: list[np.ndarray] = []
-        for number, file in enumerate(self._paths):
-            check_columns(file, read_schema(file), REAL_IMAGES)
-            for group, names in enumerate(_ids_by_row_group(file)):
+        with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+            read = pool.map(_ids_by_row_group, self._paths)
+            ids_of_files = list(logged(read, total=len(files), what="files of real images"))
+        for number, ids_of_groups in enumerate(ids_of_files):
+            for group, names in enumerate(ids_of_groups):
                 group_of.append(np.full(len(names), len(self._groups), dtype=np.int64))
                 self._groups.append((number, group))
                 ids += names
@@ -52,7 +58,7 @@ class RealImages:
         found: dict[str, tuple[str, bytes | None]] = {}
         for group in groups:
             for record_id, status, data in self._read(group, set(ids)):
-                if found.get(record_id, ("", None))[0] != STATUS_OK:
+                if found.get(record_id, ("", None))[0] != STATUS_OK or found[record_id][1] is None:
                     found[record_id] = (status, data)
         return found
 
@@ -72,6 +78,7 @@ class RealImages:
 
 
 def _ids_by_row_group(path: str) -> list[list[str]]:
+    check_columns(path, read_schema(path), REAL_IMAGES)
     fs, inner = storage.filesystem(path)
     with fs.open_input_file(inner) as stream:
         file = pq.ParquetFile(stream)

@@ -72,17 +72,18 @@ def make_sample(config: SampleConfig) -> dict[str, object]:
         raise ValueError("sample.output must name the directory to write, got nothing")
     if config.output.startswith("s3://"):
         raise ValueError(f"sample.output must be a local directory, got {config.output}")
+    output = storage.absolute(config.output)
     identity = {key: value for key, value in asdict(config).items() if key != "output"}
-    done = {name: storage.join(config.output, name) for name in ("records", "real_images")}
-    with storage.owned_directory(config.output, {"sample": identity}):
+    done = {name: storage.join(output, name) for name in ("records", "real_images")}
+    with storage.owned_directory(output, {"sample": identity}):
         if not all(storage.exists(path) for path in done.values()):
-            partial = storage.join(config.output, ".partial")
+            partial = storage.join(output, ".partial")
             _write_files(config, partial)
             for name, path in done.items():
-                if storage.exists(storage.join(partial, name)):
+                if not storage.exists(path):  # a run killed between the two has placed one
                     os.rename(storage.join(partial, name), path)
             storage.delete_directory(partial)
-    return {"output": config.output, **done, "num_records": config.num_records}
+    return {"output": output, **done, "num_records": config.num_records}
 
 
 def _write_files(config: SampleConfig, folder: str) -> None:

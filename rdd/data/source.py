@@ -12,6 +12,9 @@ from rdd.schema import INDEX, RAW
 class Source(Protocol):
     """A set of labelled images, in records."""
 
+    has_text: bool
+    """Whether records have prompts."""
+
     def index(self) -> pa.Table:
         """One row a record (``schema.INDEX``), in a fixed order, with null and duplicate ids already marked.
 

@@ -9,15 +9,12 @@ and reads everything once more, is not needed (on two CPUs it would wait for eve
 import functools
 import logging
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from importlib.metadata import version
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy, Datasource, ReadTask
 from ray.data.block import BlockMetadata
@@ -25,21 +22,22 @@ from ray.data.checkpoint import CheckpointConfig
 from ray.data.checkpoint.checkpoint_filter import IdColumnCheckpointManager
 
 from rdd import storage
-from rdd.clip import ClipEncoder, EncoderIdentity, Preprocessor, check_tower_for_text
+from rdd.clip import ClipEncoder, EncoderIdentity, Preprocessor, check_tower_for_text, located
 from rdd.config import ClipConfig, Config
 from rdd.data.source import Source, open_source
 from rdd.embedding import Progress, RecordDecoder, RecordEncoder
+from rdd.embedding_output import WORK, committed_keys, finish, open_index, parquet_options, summarize
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.watch import Report, root_cause, run_watched, start_ledger
-from rdd.schema import FEATURE_COLUMNS, FEATURES, QUARANTINE
 
 logger = logging.getLogger(__name__)
 
 STEPS = ("read", "decode", "encode")
 
 NEUTRAL = frozenset(
-    f"embed.{name}"
+    name if "." in name else f"embed.{name}"
     for name in (
+        "clip.batch_size",
         "cpus_per_task",
         "cpus_per_worker",
         "gpus_per_worker",
@@ -62,78 +60,68 @@ def run_embedding(config: Config) -> dict[str, Any]:
         ``output``, ``records_in``, ``records_written``, ``records_quarantined``, ``quarantined`` by reason, ``images``.
 
     Raises:
-        ValueError: the request is wrong; nothing has been written beyond the output's ``config.yaml``.
+        ValueError: the request is wrong; nothing has been written.
         RuntimeError: the work failed, stalled, or more than ``embed.max_quarantined_share`` was quarantined.
     """
     if not config.embed.output:
         raise ValueError("embed.output must name the directory to write, got nothing")
-    source = open_source(config.records)
-    if config.embed.text:
-        check_tower_for_text(config.clip)
-    output = storage.absolute(config.embed.output)
+    embed, output = config.embed, storage.absolute(config.embed.output)
     identity = {name: asdict(getattr(config, name)) for name in ("records", "clip", "embed")}
-    with storage.owned_directory(output, identity, neutral=NEUTRAL):
-        manifest_path = storage.join(output, "manifest.json")
-        if storage.exists(manifest_path):
+    manifest_path = storage.join(output, "manifest.json")
+    if storage.exists(manifest_path):  # needs neither records nor weights, which may be gone
+        with storage.owned_directory(output, identity, neutral=NEUTRAL):
             logger.info("%s is finished; delete it to embed again", output)
-            return _summary(output, storage.read_json(manifest_path))
-        index = _index(source, output)
-        encoder = _embed_missing(config, source, index, output)
-        manifest = _finish(config, index, output, encoder)
-        storage.write_json(manifest_path, manifest)
-        storage.delete_directory(storage.join(output, "_work"))
-    return _summary(output, manifest)
+            return summarize(output, storage.read_json(manifest_path))
+    config = replace(config, clip=replace(config.clip, pretrained=located(config.clip.pretrained)))
+    source = open_source(config.records)
+    _check_text(config, source)
+    bundles = [{"CPU": embed.cpus_per_worker, "GPU": embed.gpus_per_worker}] * embed.num_workers
+    bundles.append({"CPU": embed.cpus_per_task})
+    knobs = "embed.num_workers, embed.cpus_per_worker or embed.gpus_per_worker"
+    with ray_session(config.cluster, bundles, knobs=knobs):
+        encoder = _identify(config)  # the last refusal: from here on the directory is this run's
+        with storage.owned_directory(output, identity, neutral=NEUTRAL):
+            index = open_index(source, output, encoder)
+            _embed_missing(config, source, index, output, encoder)
+            manifest = finish(config, index, output, encoder)
+            storage.write_json(manifest_path, manifest)
+            storage.delete_directory(storage.join(output, WORK))
+    return summarize(output, manifest)
 
 
-def _index(source: Source, output: str) -> pa.Table:
-    """The index of the records; a started-again run must find the same."""
-    logger.info("reading the ids of the records")
-    index = source.index()
-    path = storage.join(output, "_work", "index.parquet")
-    if not storage.exists(path):
-        storage.write_table(path, index)
-    elif not _read_table(path).equals(index):
-        raise RuntimeError(f"the records have changed since the embedding began; delete {output} to begin again")
-    return index
+def _check_text(config: Config, source: Source) -> None:
+    if not config.embed.text:
+        return
+    if not source.has_text:
+        raise ValueError(f"embed.text must be false, since {config.records.path} has no prompts")
+    check_tower_for_text(config.clip)
 
 
-def _read_table(path: str, columns: list[str] | None = None) -> pa.Table:
-    fs, inner = storage.filesystem(path)
-    with fs.open_input_file(inner) as file:
-        return pq.ParquetFile(file).read(columns=columns)
-
-
-def _embed_missing(config: Config, source: Source, index: pa.Table, output: str) -> EncoderIdentity:
+def _embed_missing(config: Config, source: Source, index: pa.Table, output: str, encoder: EncoderIdentity) -> None:
     embed = config.embed
-    committed = _committed_keys(output)
+    committed = committed_keys(output)
     missing = index.filter(pc.invert(pc.is_in(index["key"], value_set=committed)))
-    cpus = embed.num_workers * embed.cpus_per_worker + embed.cpus_per_task
-    gpus = embed.num_workers * embed.gpus_per_worker
-    with ray_session(config.cluster, num_cpus=cpus, num_gpus=gpus, knobs="embed.num_workers or embed.cpus_per_worker"):
-        encoder = _identify(config)
-        logger.info(
-            "%d of %d records to embed; commits of %d records, so that a killed run does about so many a worker again",
-            missing.num_rows,
-            index.num_rows,
-            embed.records_per_commit,
-        )
-        if missing.num_rows:
-            ledger = start_ledger()
-            write = functools.partial(_write, config, source, missing, output, encoder, Report(ledger))
-            started = time.monotonic()
-            run_watched(
-                write,
-                ledger,
-                steps=STEPS,
-                total=index.num_rows,
-                done=index.num_rows - missing.num_rows,
-                timeout_s=embed.stall_timeout_s,
-            )
-            seconds = time.monotonic() - started
-            rate = missing.num_rows / seconds
-            again = embed.records_per_commit * embed.num_workers / rate
-            logger.info("%.2f records a second; a kill would have cost about %.0f s of work", rate, again)
-    return encoder
+    logger.info(
+        "%d of %d records to embed; commits of %d records, so that a killed run does about so many a worker again",
+        missing.num_rows,
+        index.num_rows,
+        embed.records_per_commit,
+    )
+    if not missing.num_rows:
+        return
+    ledger = start_ledger()
+    started = time.monotonic()
+    run_watched(
+        functools.partial(_write, config, source, missing, output, encoder, Report(ledger)),
+        ledger,
+        steps=STEPS,
+        total=index.num_rows,
+        done=index.num_rows - missing.num_rows,
+        timeout_s=embed.stall_timeout_s,
+    )
+    rate = missing.num_rows / (time.monotonic() - started)
+    again = embed.records_per_commit * embed.num_workers / rate
+    logger.info("%.2f records a second; a kill would have cost about %.0f s of work", rate, again)
 
 
 def _identify(config: Config) -> EncoderIdentity:
@@ -150,16 +138,6 @@ def _identify(config: Config) -> EncoderIdentity:
 
 def _load_identity(config: ClipConfig) -> EncoderIdentity:
     return ClipEncoder.from_config(config).identity
-
-
-def _committed_keys(output: str) -> pa.Array:
-    """Keys of the records in files whose second phase is done."""
-    folder = storage.join(output, "_work", "checkpoint")
-    if not storage.exists(folder):
-        return pa.array([], pa.string())
-    files = [file.path for file in storage.list_files(folder, suffix=".parquet")]
-    done = [path for path in files if not path.endswith(".pending.parquet")]
-    return pa.concat_arrays([_read_table(path)["key"].combine_chunks() for path in done]) if done else pa.array([], pa.string())
 
 
 class _FilteredOnDriver(IdColumnCheckpointManager):
@@ -220,7 +198,7 @@ def _write(
 ) -> None:
     """The graph itself."""
     embed = config.embed
-    fs, folder = storage.filesystem(storage.join(output, "_work", "checkpoint"))
+    fs, folder = storage.filesystem(storage.join(output, WORK, "checkpoint"))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -253,7 +231,7 @@ def _write(
             data_folder,
             filesystem=data_fs,
             min_rows_per_file=embed.records_per_commit,
-            **_parquet_options(encoder),
+            **parquet_options(encoder),
             ray_remote_args=cpu_task,
         )
     )
@@ -264,62 +242,3 @@ def _decode_with(config: Config, progress: Progress) -> Callable[[pa.Table], pa.
     preprocessor = Preprocessor(config.clip.model, config.clip.pretrained)
     decoder = RecordDecoder(preprocessor, max_pixels=config.records.max_pixels, text=config.embed.text, progress=progress)
     return lambda table: decoder(table)
-
-
-def _parquet_options(encoder: EncoderIdentity) -> dict[str, Any]:
-    """Feature columns plain, since noise does not compress; width and dtype in the schema."""
-    lists = {field.name for field in FEATURES if pa.types.is_list(field.type)}
-    leaves = {name: f"{name}.list.element" if name in lists else name for name in FEATURES.names}
-    return {
-        "schema": FEATURES.with_metadata({"embed_dim": str(encoder.embed_dim), "dtype": "float16"}),
-        "compression": {leaf: "none" if name in FEATURE_COLUMNS else "zstd" for name, leaf in leaves.items()},
-        "use_dictionary": [leaf for name, leaf in leaves.items() if name not in (*FEATURE_COLUMNS, "key", "record_id")],
-    }
-
-
-def _finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentity) -> dict[str, Any]:
-    """Check that every record is there once, derive the quarantine, and describe the whole."""
-    columns = ["key", "record_id", "source", "row", "generators", "prompts_cut", "stage", "reason", "detail"]
-    files = storage.list_files(storage.join(output, "data"), suffix=".parquet")
-    table = pa.concat_tables([_read_table(file.path, columns) for file in files])
-    if sorted(table["key"].to_pylist()) != sorted(index["key"].to_pylist()):
-        raise RuntimeError(
-            f"{output}/data holds {table.num_rows} rows ({len(pc.unique(table['key']))} distinct) for {index.num_rows} "
-            f"records, which must not happen; delete {output} and embed again"
-        )
-    rejected = table.filter(pc.is_valid(table["reason"])).sort_by([("source", "ascending"), ("row", "ascending")])
-    quarantine = storage.join(output, "quarantine", "quarantine.parquet")
-    storage.write_table(quarantine, rejected.select(QUARANTINE.names).cast(QUARANTINE))
-    counts = pc.value_counts(rejected["reason"].combine_chunks())
-    by_reason = {entry["values"]: entry["counts"] for entry in sorted(counts.to_pylist(), key=lambda entry: entry["values"])}
-    share = rejected.num_rows / table.num_rows
-    if share > config.embed.max_quarantined_share:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in by_reason.items())
-        raise RuntimeError(
-            f"{rejected.num_rows} of {table.num_rows} records were quarantined ({reasons}), more than "
-            f"embed.max_quarantined_share = {config.embed.max_quarantined_share:g}; they are listed in {quarantine}, "
-            "and a larger share finishes without embedding again"
-        )
-    written = table.filter(pc.is_null(table["reason"]))
-    if not written.num_rows:
-        raise RuntimeError(f"no record could be embedded; they are listed in {quarantine}")
-    return {
-        "id": uuid.uuid4().hex,  # two embeddings of one config are not the same bytes
-        "encoder": asdict(encoder),
-        "embed_dim": encoder.embed_dim,
-        "dtype": "float16",
-        "text": config.embed.text,
-        "records_in": index.num_rows,
-        "records_written": written.num_rows,
-        "records_quarantined": rejected.num_rows,
-        "quarantined": by_reason,
-        "images": pc.sum(pc.list_value_length(written["generators"])).as_py(),
-        "prompts_cut": pc.sum(written["prompts_cut"]).as_py(),
-        "versions": {name: version(name) for name in ("rdd", "open_clip_torch", "torch", "pillow", "pyarrow", "ray")},
-        "config": {name: asdict(getattr(config, name)) for name in ("records", "clip", "embed")},
-    }
-
-
-def _summary(output: str, manifest: dict[str, Any]) -> dict[str, Any]:
-    names = ("records_in", "records_written", "records_quarantined", "quarantined", "images", "prompts_cut", "embed_dim")
-    return {"output": output, **{name: manifest[name] for name in names}}

@@ -4,13 +4,16 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from rdd.config import ClusterConfig
 
 logger = logging.getLogger(__name__)
+
+Bundle = Mapping[str, float]
 
 _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU see none of it, and no warning says so
@@ -20,16 +23,15 @@ _QUIET = {
 
 
 @contextlib.contextmanager
-def ray_session(config: ClusterConfig, *, num_cpus: float, num_gpus: float, knobs: str) -> Iterator[None]:
+def ray_session(config: ClusterConfig, bundles: Sequence[Bundle], *, knobs: str) -> Iterator[None]:
     """Attach to the running cluster or start a local Ray, say which, and leave as it was found.
 
     A process that has initialized Ray already (a notebook, several stages in one session) keeps it.
 
     Args:
         config: which Ray.
-        num_cpus: CPUs that the job holds at the same time.
-        num_gpus: GPUs that the job holds at the same time.
-        knobs: settings that would lower both, for the message.
+        bundles: what each actor or task of the job takes, ``{"CPU": 1, "GPU": 0}``, all of them at the same time.
+        knobs: settings that would lower it, for the message.
 
     Raises:
         ValueError: this Ray is smaller than the job, after ``cluster.wait_s`` on a cluster that may grow.
@@ -38,12 +40,12 @@ def ray_session(config: ClusterConfig, *, num_cpus: float, num_gpus: float, knob
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
-        _wait_for_resources(config, True, {"CPU": num_cpus, "GPU": num_gpus}, knobs)
+        _wait_for_resources(config, True, bundles, knobs)
         yield
         return
     attached = _connect(config)
     try:
-        _wait_for_resources(config, attached, {"CPU": num_cpus, "GPU": num_gpus}, knobs)
+        _wait_for_resources(config, attached, bundles, knobs)
         yield
     finally:
         ray.shutdown()
@@ -73,10 +75,14 @@ def _connect(config: ClusterConfig) -> bool:
     return False
 
 
-def _wait_for_resources(config: ClusterConfig, attached: bool, needed: dict[str, float], knobs: str) -> None:
+def _wait_for_resources(config: ClusterConfig, attached: bool, bundles: Sequence[Bundle], knobs: str) -> None:
+    needed = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in ("CPU", "GPU")}
+
     def missing() -> list[str]:
         return [name for name, amount in needed.items() if amount > _total(name) + 1e-9]
 
+    if attached and missing() and config.wait_s > 0:
+        request_resources(bundles=[{name: amount for name, amount in b.items() if amount > 0} for b in bundles])
     deadline = time.monotonic() + (config.wait_s if attached else 0)
     while (lacking := missing()) and time.monotonic() < deadline:
         logger.info("waiting for the cluster to grow: %s", ", ".join(f"{n} {_total(n):g} of {needed[n]:g}" for n in lacking))
@@ -84,7 +90,8 @@ def _wait_for_resources(config: ClusterConfig, attached: bool, needed: dict[str,
     if lacking:
         name = lacking[0]
         where = "the cluster" if attached else "this machine"
-        raise ValueError(f"the job needs {needed[name]:g} {name}s and {where} has {_total(name):g}; lower {knobs}")
+        more = " or raise cluster.wait_s if it grows by itself" if attached else ""
+        raise ValueError(f"the job needs {needed[name]:g} {name}s and {where} has {_total(name):g}; lower {knobs}{more}")
 
 
 def _total(name: str) -> float:

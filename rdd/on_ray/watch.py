@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rdd.on_ray.session import resources_held
 
@@ -31,8 +32,9 @@ class Ledger:
 
 
 def start_ledger() -> "ray.actor.ActorHandle":
-    """A ledger that takes no CPU."""
-    return ray.remote(num_cpus=0)(Ledger).remote()
+    """A ledger that takes no CPU, on the driver's own node: it lives as long as whoever reads it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Ledger).remote()
 
 
 class Report:
@@ -93,16 +95,16 @@ def run_watched(
                 f"no record for {timeout_s:g} s: stuck in {stuck} ({seen} of {total - done} records), "
                 f"held: {resources_held()}; the same command goes on where it stopped"
             )
-        if now - reported >= REPORT_S and counts.get(steps[-1]):
+        if now - reported >= REPORT_S:
             reported = now
-            _log_progress(counts[steps[-1]], done, total, now - started)
+            _log_progress(counts, steps, done, total, now - started)
     if failure:
         raise root_cause(failure[0]) from failure[0]
 
 
 def root_cause(error: BaseException) -> Exception:
     """What went wrong first, out of Ray's wrappings: a ValueError as such, anything else as a RuntimeError of one line."""
-    while isinstance(inner := getattr(error, "cause", None) or error.__cause__, BaseException):
+    while isinstance(error, ray.exceptions.RayError) and isinstance(inner := getattr(error, "cause", None), BaseException):
         error = inner
     if type(error) is ValueError:
         return ValueError(str(error))
@@ -121,7 +123,11 @@ def _counts(ledger: "ray.actor.ActorHandle", last: dict[str, int]) -> dict[str, 
         return last
 
 
-def _log_progress(count: int, done: int, total: int, seconds: float) -> None:
+def _log_progress(counts: dict[str, int], steps: Sequence[str], done: int, total: int, seconds: float) -> None:
+    count = counts.get(steps[-1], 0)
+    if not count:
+        logger.info("%s of %d records", ", ".join(f"{step} {counts.get(step, 0)}" for step in steps), total - done)
+        return
     rate = count / seconds
     left = (total - done - count) / rate
     logger.info("%d of %d records, %.2f a second, %s left", done + count, total, rate, _duration(left))

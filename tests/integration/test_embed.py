@@ -99,7 +99,7 @@ def test_a_failure_half_way_loses_and_repeats_nothing(ray_session, config: Confi
     assert len(keys_in(output)) == 6
     assert not (output / "manifest.json").exists()
     # a file whose second phase was never reached, torn, as a kill leaves it
-    checkpoint = output / "_work" / "checkpoint"
+    checkpoint = output / ".work" / "checkpoint"
     pq.write_table(pa.table({"key": ["x"]}), checkpoint / "torn_000000.pending.parquet")
     (output / "data" / "torn_000000-0.parquet").write_bytes(b"PAR1 and then nothing")
     done: list[int] = []
@@ -192,7 +192,7 @@ def test_a_broken_step_is_one_sentence(ray_session, config: Config, monkeypatch,
 
     class Broken:
         def __init__(self, source) -> None:
-            self.index, self.read = source.index, fail
+            self.index, self.read, self.has_text = source.index, fail, True
 
     monkeypatch.setattr(embed, "open_source", lambda records, real=embed.open_source: Broken(real(records)))
     with pytest.raises(RuntimeError, match=r"^OSError: \[Errno 5\] Input/output error$"):
@@ -213,7 +213,7 @@ def test_a_killed_job_goes_on_by_the_same_command(config: Config, sample_set: Pa
         words += [f"--{leaf}", str(getattr(getattr(config, section), name))]
     words += ["--embed.records_per_task", "1", "--embed.records_per_commit", "1", "--cluster.num_cpus", "2"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    committed = output / "_work" / "checkpoint"
+    committed = output / ".work" / "checkpoint"
     wait_until(lambda: len(list(committed.glob("*[0-9].parquet"))) >= 2, process, 120)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -10,9 +10,9 @@ NAN = float("nan")
 BOUNDS = [  # leaf, values inside, values outside
     ("sample.num_records", [1], [0]),
     ("sample.records_per_file", [1], [0]),
-    ("sample.seed", [0], [-1]),
-    ("records.max_pixels", [1], [0]),
-    ("clip.seed", [0], [-1]),
+    ("sample.seed", [0, 2**63 - 1], [-1, 2**63]),
+    ("records.max_pixels", [1, 178_956_970], [0, 178_956_971]),
+    ("clip.seed", [0, 2**63 - 1], [-1, 2**63]),
     ("clip.batch_size", [1], [0]),
     ("clip.model", ["x"], [""]),
     ("clip.pretrained", ["x"], [""]),
@@ -25,8 +25,8 @@ BOUNDS = [  # leaf, values inside, values outside
     ("embed.records_per_task", [1], [0]),
     ("embed.records_per_commit", [1], [0]),
     ("embed.max_quarantined_share", [0.0, 1.0], [-0.1, 1.1, NAN]),
-    ("embed.stall_timeout_s", [0.1], [0.0, NAN]),
-    ("features.split_seed", [0], [-1]),
+    ("embed.stall_timeout_s", [0.1, 86_400.0], [0.0, float("inf"), NAN]),
+    ("features.split_seed", [0, 2**63 - 1], [-1, 2**63]),
     ("features.validation_share", [0.1], [0.0, 1.0, 0.96, NAN]),
     ("features.test_share", [0.1], [0.0, 1.0, 0.96, NAN]),
     ("features.num_folds", [2], [1]),
@@ -47,8 +47,8 @@ BOUNDS = [  # leaf, values inside, values outside
     ("optimizer.min_lr", [0.0, 1e-3], [-1.0, 1.0, NAN]),
     ("train.epochs", [1], [0]),
     ("train.batch_size", [1], [0]),
-    ("train.seed", [0], [-1]),
-    ("train.stall_timeout_s", [0.1], [0.0, NAN]),
+    ("train.seed", [0, 2**63 - 1], [-1, 2**63]),
+    ("train.stall_timeout_s", [0.1, 86_400.0], [0.0, float("inf"), NAN]),
     ("scaling.num_workers", [0], [-1]),
     ("scaling.cpus_per_worker", [0.1], [0.0, NAN]),
     ("scaling.gpus_per_worker", [0.0], [-0.1, NAN]),
@@ -150,9 +150,23 @@ def test_a_bad_file_is_refused(tmp_path) -> None:
     file.write_text("loss:\n  alhpa: 0.4\n")
     with pytest.raises(ValueError, match=r"loss\.alhpa.*loss\.alpha"):
         parse("--config", str(file))
-    file.write_text("- 1\n")
-    with pytest.raises(ValueError, match="config"):
+    for text in ("- 1\n", "", "loss: 3\n", "loss:\n", "a: b: c\n"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"run\.yaml (must hold a mapping|is not YAML)"):
+            parse("--config", str(file))
+    file.write_text("loss:\n  scope: null\n")
+    with pytest.raises(ValueError, match=r"loss\.scope must have a value, got null"):
         parse("--config", str(file))
+
+
+def test_print_config_shows_the_whole_checked_tree_and_reads_back(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("--config", "jobs/configs/sample.yaml", "--loss.alpha", "0.3", "--print_config")
+    assert ended.value.code == 0
+    config = from_yaml(capsys.readouterr().out)
+    assert (config.loss.alpha, config.sample.output) == (0.3, "data/sample")
+    with pytest.raises(ValueError, match=r"loss\.alpha"):
+        parse("--print_config", "--loss.alpha", "3")
 
 
 def test_help_has_the_sentence_under_each_field_of_the_sections_read(capsys) -> None:

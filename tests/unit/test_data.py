@@ -88,6 +88,22 @@ def test_bad_d3_records_carry_their_reason(d3) -> None:
     assert rows[0]["reason"] == "real_image_missing"
 
 
+def test_a_string_that_is_not_utf8_rejects_its_record_alone(d3) -> None:
+    folder, records, real = d3
+    write_d3(folder, records, real)
+    table = pa.Table.from_pylist(records[4:], schema=D3)
+    broken = _as_text([b"caf\xe9", b"fine"])
+    pq.write_table(table.set_column(1, "original_prompt", broken), folder / "records" / "b.parquet")
+    rows = read_all(D3Source(str(folder / "records"), str(folder / "real")))
+    assert [row["reason"] for row in rows[4:]] == ["not_utf8", None]
+
+
+def _as_text(values: list[bytes]) -> pa.Array:
+    """Bytes under the type of strings, as a careless writer leaves them."""
+    binary = pa.array(values, pa.binary())
+    return pa.Array.from_buffers(pa.string(), len(values), binary.buffers())
+
+
 def test_d3_with_other_columns_is_refused_by_name(d3) -> None:
     folder, records, real = d3
     write_d3(folder, records, real)
@@ -155,6 +171,11 @@ def test_a_folder_is_one_record_an_image(tmp_path) -> None:
         FolderSource(str(tmp_path))
     with pytest.raises(ValueError, match="no image below"):
         FolderSource(str(tmp_path / "other"))
+    (tmp_path / "fake" / "loose.png").unlink()
+    (tmp_path / "fake" / "real").mkdir()
+    (tmp_path / "fake" / "real" / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="must have another name"):
+        FolderSource(str(tmp_path))
 
 
 def test_a_manifest_groups_images_by_record_and_reads_them_beside_itself(tmp_path) -> None:
@@ -164,6 +185,7 @@ def test_a_manifest_groups_images_by_record_and_reads_them_beside_itself(tmp_pat
         "b.png,1,sd,7,a cat,2\n"
         "c.png,1,sd,8,,3\n"
         "gone.png,1,sd,9,x,4\n"
+        "gs://bucket/y.png,1,sd,10,x,4\n"
     )
     for name in "abc":
         (tmp_path / f"{name}.png").write_bytes(name.encode())
@@ -172,6 +194,7 @@ def test_a_manifest_groups_images_by_record_and_reads_them_beside_itself(tmp_pat
         ("m.csv#0", "7", ["real", "sd"], [b"a", b"b"], "a cat", None),
         ("m.csv#2", "8", ["sd"], [b"c"], None, None),
         ("m.csv#3", "9", ["sd"], None, "x", "unreadable_file"),
+        ("m.csv#4", "10", ["sd"], None, "x", "unreadable_file"),
     ]
 
 
@@ -211,6 +234,7 @@ def test_flaws_of_manifest_rows_have_a_reason(tmp_path, lines: list[str], reason
         ("m.csv", "path,label\na,1\n", r"lacks the column\(s\) generator"),
         ("m.csv", "label,generator\n1,sd\n", r"lacks the column\(s\) path"),
         ("m.csv", "path,label,generator\n", "has no row"),
+        ("m.csv", "path,label,generator,label\na,1,sd,1\n", "has a column twice"),
         ("m.csv", "path,label,generator\na,fake,sd\n", "column label of type string instead of integer"),
         ("m.csv", "", "not a readable CSV"),
         ("m.txt", "x", r"must end in \.csv or \.parquet"),
@@ -239,6 +263,21 @@ def test_the_sample_set_is_d3_repeatable_and_without_shortcuts(sample_set: Path,
     assert all(len(row["text_positive"]) > len(row["text_original"]) for row in rows)
     with pytest.raises(ValueError, match=r"sample\.seed \(0 there, 1 now\)"):
         make_sample(SampleConfig(output=str(sample_set), num_records=12, records_per_file=8, seed=1))
+
+
+def test_a_sample_killed_between_its_two_renames_goes_on(sample_set: Path, tmp_path) -> None:
+    import shutil
+
+    from rdd.config import SampleConfig
+    from rdd.data.sample import make_sample
+
+    shutil.copytree(sample_set, tmp_path / "s")
+    (tmp_path / "s" / ".partial").mkdir()
+    (tmp_path / "s" / "real_images").rename(tmp_path / "s" / ".partial" / "real_images")
+    make_sample(SampleConfig(output=str(tmp_path / "s"), num_records=12, records_per_file=8))
+    for file in sample_set.rglob("*.parquet"):
+        assert (tmp_path / "s" / file.relative_to(sample_set)).read_bytes() == file.read_bytes()
+    assert not (tmp_path / "s" / ".partial").exists()
 
 
 def test_simulated_generators_do_not_move_colour_and_are_drawn_at_the_same_sizes_and_encodings() -> None:

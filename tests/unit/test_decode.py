@@ -60,9 +60,10 @@ def test_the_mode_is_kept_for_open_clips_own_conversion(mode: str) -> None:
         (encoded("PNG")[:-400], "undecodable"),
         (encoded("PNG", size=(1001, 1000)), "oversized"),
         (encoded("PNG", size=(30_000, 15_000), mode="1"), "oversized"),  # a bomb by Pillow's own rule
+        (encoded("PNG", size=(1, 900), mode="1"), "oversized"),  # CLIP's resize would make it 224 x 201,600
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not_an_image"),
     ],
-    ids=["zero bytes", "text", "cut jpeg", "cut png", "too many pixels", "bomb", "a program"],
+    ids=["zero bytes", "text", "cut jpeg", "cut png", "too many pixels", "bomb", "a line", "a program"],
 )
 def test_what_can_not_be_decoded_has_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(RejectedError) as caught:

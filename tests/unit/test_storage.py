@@ -8,8 +8,8 @@ import pytest
 from rdd import storage
 
 
-def test_listing_is_sorted_and_leaves_hidden_and_private_names_out(tmp_path) -> None:
-    for name in ("b.parquet", "a/c.parquet", "_work/d.parquet", ".partial/e.parquet", "f.txt"):
+def test_listing_is_sorted_and_leaves_hidden_names_out(tmp_path) -> None:
+    for name in ("b.parquet", "a/c.parquet", ".work/d.parquet", ".partial/e.parquet", "f.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"12")
     files = storage.list_files(str(tmp_path), suffix=".parquet")
@@ -17,10 +17,11 @@ def test_listing_is_sorted_and_leaves_hidden_and_private_names_out(tmp_path) -> 
     assert files[0].size == 2
 
 
-@pytest.mark.parametrize("path", ["nowhere", __file__])
-def test_listing_what_is_no_directory_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match="no directory at"):
-        storage.list_files(path)
+def test_listing_what_is_no_directory_is_refused() -> None:
+    with pytest.raises(ValueError, match="no directory at nowhere"):
+        storage.list_files("nowhere")
+    with pytest.raises(ValueError, match="must be a directory and is a file"):
+        storage.list_files(__file__)
 
 
 def test_unknown_schemes_are_refused() -> None:
@@ -71,6 +72,13 @@ def test_two_processes_do_not_share_a_directory(tmp_path) -> None:
     assert third.stdout == "taken\n"
 
 
+@pytest.mark.parametrize("text", ["", "- 1", "a: b: c"])
+def test_a_broken_config_of_a_directory_is_said(tmp_path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match="choose another output"), storage.owned_directory(str(tmp_path), {}):
+        pass
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch):
     """A bucket on a local imitation of S3."""
@@ -103,5 +111,11 @@ def test_the_same_functions_work_on_s3(bucket: str) -> None:
     assert storage.read_json(storage.join(bucket, "out", "manifest.json")) == {"n": 1}
     with pytest.raises(ValueError, match=r"a\.b"), storage.owned_directory(storage.join(bucket, "out"), {"a": {"b": 2}}):
         pass
+    with pytest.raises(KeyError), storage.atomic_output(storage.join(bucket, "half")) as stream:
+        stream.write(b"half")
+        raise KeyError
+    assert not storage.exists(storage.join(bucket, "half"))
+    with pytest.raises(OSError, match="bucket"):
+        storage.write_bytes("s3://rdd-mistyped/x", b"")
     storage.delete_directory(storage.join(bucket, "run"))
     assert not storage.exists(path)
