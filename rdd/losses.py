@@ -1,0 +1,232 @@
+r"""The objective, :math:`L = \gamma L_{CVaR} + (1 - \gamma) L_{AUC}`, closed and exact, over one process or many.
+
+Across processes a loss takes ``group``: its value is then that of the gathered batch, on every rank, and autograd on rank r
+gives the gradient of that value with respect to rank r's own inputs. Parameter gradients are therefore *summed* over ranks.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional
+
+from rdd.collectives import gather_own_gradient
+
+_BLOCK = 4096  # pairs are taken 4096 x 4096 at a time: 128 MiB in float64
+
+
+def cvar_loss(losses: Tensor, *, alpha: float, group: dist.ProcessGroup | None = None) -> Tensor:
+    r"""Mean of the worst ``alpha`` share of per-example losses (conditional value at risk).
+
+    .. math:: \min_\lambda \; \lambda + \tfrac{1}{\alpha n} \sum_i [\ell_i - \lambda]_+
+
+    A minimiser is the ceil(alpha n)-th largest loss. Put in, the sum is that of the losses above it and a fraction of the
+    loss at it: no difference is formed, so nothing cancels however small the losses are.
+
+    Args:
+        losses: ``(N,)`` float, one loss per example, with grad.
+        alpha: level in (0, 1]; 1 is the plain mean, 1/N the maximum.
+        group: process group; given one, the value of the gathered global batch (gradients: sum over ranks).
+
+    Returns:
+        Scalar, at least float32.
+
+    Raises:
+        ValueError: ``losses`` is empty or not 1-D, or ``alpha`` is out of range.
+
+    Reference:
+        Rockafellar & Uryasev (2000); L_CVaR of arXiv:2404.12908.
+
+    Example:
+        >>> cvar_loss(torch.tensor([1.0, 2.0, 3.0, 4.0]), alpha=0.5)
+        tensor(3.5000)
+    """
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must lie in (0, 1], got {alpha}")
+    losses = _at_least_float32(_vector(losses, "losses"))
+    if group is not None:
+        losses = gather_own_gradient(losses, group)
+    if not len(losses):
+        raise ValueError("losses must hold at least one example, got none")
+    mass = alpha * len(losses)
+    count = min(len(losses), max(1, math.ceil(mass - 1e-9)))  # 0.8 * 10 is a little more than 8 in floating point
+    worst = torch.topk(losses, count).values
+    return (worst[:-1].sum() + (mass - (count - 1)) * worst[-1]) / mass
+
+
+def pairwise_auc_loss(
+    logits: Tensor, labels: Tensor, *, eta: float, p: float, group: dist.ProcessGroup | None = None
+) -> Tensor:
+    r"""Margin loss over all pairs of a generated and a real example, a surrogate of 1 - AUC.
+
+    .. math:: \tfrac{1}{n_+ n_-} \sum_{i \in +} \sum_{j \in -} [\eta - (s_i - s_j)]_+^p
+
+    For whole p in O(n log n) time and O(n) memory by sorting, in float64; for other p exactly, in blocks of pairs.
+
+    Args:
+        logits: ``(N,)`` float, with grad; raw, or any other score.
+        labels: ``(N,)``: 0 real, 1 generated.
+        eta: margin in (0, 1].
+        p: power, above 1.
+        group: process group; given one, the value of the gathered global batch (gradients: sum over ranks).
+
+    Returns:
+        Scalar, at least float32; 0 with zero gradient where a class is absent.
+
+    Raises:
+        ValueError: shapes differ or are not 1-D, or ``eta`` or ``p`` is out of range.
+
+    Reference:
+        L_AUC of arXiv:2404.12908; all pairs by sorting: arXiv:2302.11062.
+
+    Example:
+        >>> pairwise_auc_loss(torch.tensor([2.0, 0.0]), torch.tensor([0, 1]), eta=0.5, p=2)
+        tensor(6.2500)
+    """
+    if not 0 < eta <= 1:
+        raise ValueError(f"eta must lie in (0, 1], got {eta}")
+    if not 1 < p < math.inf:
+        raise ValueError(f"p must be above 1 and finite, got {p}")
+    logits, labels = _vector(logits, "logits"), _vector(labels, "labels")
+    if logits.shape != labels.shape:
+        raise ValueError(f"logits and labels must have one shape, got {tuple(logits.shape)} and {tuple(labels.shape)}")
+    dtype = _at_least_float32(logits).dtype
+    if group is not None:
+        logits = gather_own_gradient(logits, group)
+        labels = gather_own_gradient(labels.to(torch.float32), group)
+    pairs = _sorted_pairs if float(p).is_integer() else _blocked_pairs
+    return _AllPairs.apply(logits.to(torch.float64), labels > 0.5, eta, p, pairs).to(dtype)
+
+
+class CvarAucLoss:
+    """The objective of the paper on raw logits.
+
+    Args:
+        alpha: CVaR level in (0, 1].
+        gamma: weight of L_CVaR in [0, 1].
+        eta: margin of the AUC loss in (0, 1].
+        p: power of the AUC loss, above 1.
+        group: process group; given one, the loss of the gathered global batch.
+        auc_on: compare raw logits (the official code) or their sigmoid.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float,
+        gamma: float,
+        eta: float,
+        p: float,
+        group: dist.ProcessGroup | None = None,
+        auc_on: Literal["logits", "scores"] = "logits",
+    ) -> None:
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
+        self._alpha, self._gamma, self._eta, self._p = alpha, gamma, eta, p
+        self._group, self._auc_on = group, auc_on
+        self.components: dict[str, Tensor] = {}
+        """The two terms of the last call, detached: ``loss_cvar`` and ``loss_auc``."""
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss of ``(N,)`` raw logits and labels (0 real, 1 generated): a scalar, at least float32."""
+        logits = _at_least_float32(logits)
+        losses = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
+        cvar = cvar_loss(losses, alpha=self._alpha, group=self._group)
+        compared = torch.sigmoid(logits) if self._auc_on == "scores" else logits
+        auc = pairwise_auc_loss(compared, labels, eta=self._eta, p=self._p, group=self._group)
+        self.components = {"loss_cvar": cvar.detach(), "loss_auc": auc.detach()}
+        return self._gamma * cvar + (1 - self._gamma) * auc
+
+
+_Pairs = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
+"""Of scores, their class, eta and p: the sum over pairs and its gradient by each score."""
+
+
+class _AllPairs(torch.autograd.Function):
+    """Mean over pairs; the gradient comes with the value, so nothing is kept but one vector."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, positive: Tensor, eta: float, p: float, pairs: _Pairs) -> Tensor:
+        total, gradient = pairs(scores, positive, eta, p)
+        count = positive.sum(dtype=torch.float64)
+        number = (count * (len(scores) - count)).clamp(min=1)  # no pair: the sum is 0, and so is the loss
+        ctx.save_for_backward(gradient / number)
+        return total / number
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return grads[0] * gradient, None, None, None, None
+
+
+def _sorted_pairs(scores: Tensor, positive: Tensor, eta: float, p: float) -> tuple[Tensor, Tensor]:
+    """Sum over pairs by one sort: with v = s for positives and s + eta for negatives, pairs count where v_j > v_i.
+
+    Going through v from above, S_k = sum over the negatives passed of (v_j - v)^k changes over a gap d to
+    sum_l C(k, l) d^(k - l) S_l, all terms positive: k nested cumulative sums, and no digit is lost. The same from below, over
+    positives, gives the gradient by the negatives.
+    """
+    power = int(p)
+    values = torch.where(positive, scores, scores + eta)
+    values, order = torch.sort(values, descending=True)
+    of_positive = positive[order]
+    gaps = torch.zeros_like(values)
+    gaps[1:] = values[:-1] - values[1:]
+    above = _power_sums(gaps, ~of_positive, power)
+    below = _power_sums(torch.cat([gaps[1:], gaps[:1] * 0]).flip(0), of_positive.flip(0), power - 1)
+    total = torch.where(of_positive, above[power], 0).sum()
+    slopes = torch.where(of_positive, -p * above[power - 1], p * below[power - 1].flip(0))
+    return total, torch.empty_like(slopes).scatter_(0, order, slopes)
+
+
+def _power_sums(gaps: Tensor, counted: Tensor, power: int) -> list[Tensor]:
+    """S_0 to S_power at each place: sums of (distance to the counted places before it)^k.
+
+    Args:
+        gaps: ``(N,)`` distance of each place to the one before it, not negative; the first is 0.
+        counted: ``(N,)`` bool.
+        power: largest k.
+    """
+    passed = torch.cumsum(counted, 0, dtype=gaps.dtype)
+    sums = [passed - counted.to(gaps.dtype)]  # before the place itself
+    before = [torch.cat([passed.new_zeros(1), passed[:-1]])]
+    for k in range(1, power + 1):
+        step = torch.zeros_like(gaps)
+        for low in range(k):
+            step += math.comb(k, low) * gaps ** (k - low) * before[low]
+        total = torch.cumsum(step, 0)
+        sums.append(total)
+        before.append(torch.cat([total.new_zeros(1), total[:-1]]))
+    return sums
+
+
+def _blocked_pairs(scores: Tensor, positive: Tensor, eta: float, p: float) -> tuple[Tensor, Tensor]:
+    """Sum over pairs, a block of the pair matrix at a time."""
+    total, gradient = scores.new_zeros(()), torch.zeros_like(scores)
+    for first in range(0, len(scores), _BLOCK):
+        rows = slice(first, first + _BLOCK)
+        for start in range(0, len(scores), _BLOCK):
+            columns = slice(start, start + _BLOCK)
+            violation = (eta - (scores[rows, None] - scores[None, columns])).clamp(min=0)
+            violation = violation * (positive[rows, None] & ~positive[None, columns])
+            slope = p * violation ** (p - 1)
+            total = total + (violation**p).sum()
+            gradient[rows] -= slope.sum(1)
+            gradient[columns] += slope.sum(0)
+    return total, gradient
+
+
+def _vector(tensor: Tensor, name: str) -> Tensor:
+    if tensor.ndim != 1:
+        raise ValueError(f"{name} must be 1-D, got shape {tuple(tensor.shape)}")
+    return tensor
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.float32)
