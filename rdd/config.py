@@ -274,15 +274,49 @@ class TrainConfig:
     batch_size: int = 2048
     """Images in a global batch, over all workers, at least 1."""
     seed: int = 0
-    """Seed of initial weights, batch order and dropout, at least 0."""
+    """Seed of initial weights, batch order and dropout, in [0, 2^63)."""
+    precision: Literal["fp32", "fp64"] = "fp32"
+    """Precision of weights and activations; fp64 to compare runs to the last digit."""
+    threads_per_worker: int = 2
+    """Torch threads of a worker on a CPU, at least 1; a resumed run is the same to the bit only with as many."""
+    cross_validate: bool = False
+    """Train a run for each of features.num_folds, under output/fold-<i>, and pool their tests; for features.split folds."""
+    max_failures: int = 3
+    """Times, at least 0, that lost workers are replaced and the run goes on from its last checkpoint."""
     stall_timeout_s: float = 600.0
     """Seconds without a step, in (0, 86400], after which the run ends as failed."""
 
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, "train.epochs", "be at least 1", self.epochs)
         _check(self.batch_size >= 1, "train.batch_size", "be at least 1", self.batch_size)
+        _check(self.threads_per_worker >= 1, "train.threads_per_worker", "be at least 1", self.threads_per_worker)
+        _check(self.max_failures >= 0, "train.max_failures", "be at least 0", self.max_failures)
         _check(0 <= self.seed < _SEEDS, "train.seed", "lie in [0, 2^63)", self.seed)
         _check(0 < self.stall_timeout_s <= _DAY_S, "train.stall_timeout_s", "lie in (0, 86400]", self.stall_timeout_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Metrics of a detector on a set of features."""
+
+    run: str = ""
+    """Run directory whose detector is evaluated."""
+    output: str = ""
+    """Directory to write: metrics.json, figures/."""
+    part: Literal["test", "validation", "train", "all"] = "test"
+    """Which part of features.path; all for a set that the detector has never seen."""
+    false_positive_rate: float = 0.05
+    """Rate in (0, 1) on validation that fixes the detector's threshold when it is made."""
+    resamples: int = 1000
+    """Bootstrap resamples of records for the intervals, at least 100."""
+    seed: int = 0
+    """Seed of the resamples, in [0, 2^63)."""
+
+    def __post_init__(self) -> None:
+        rate = self.false_positive_rate
+        _check(0 < rate < 1, "evaluate.false_positive_rate", "lie in (0, 1)", rate)
+        _check(self.resamples >= 100, "evaluate.resamples", "be at least 100", self.resamples)
+        _check(0 <= self.seed < _SEEDS, "evaluate.seed", "lie in [0, 2^63)", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +334,23 @@ class ScalingConfig:
         _check(self.num_workers >= 0, "scaling.num_workers", "be at least 0", self.num_workers)
         _check(self.cpus_per_worker > 0, "scaling.cpus_per_worker", "be above 0", self.cpus_per_worker)
         _check(self.gpus_per_worker >= 0, "scaling.gpus_per_worker", "be at least 0", self.gpus_per_worker)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """MLflow."""
+
+    enabled: bool = True
+    """Whether the job is an MLflow run."""
+    uri: str = ""
+    """Tracking server or sqlite:///FILE; by default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."""
+    experiment: str = "rdd"
+    """Experiment of the runs."""
+    run_name: str = ""
+    """Name of the run; by default that of its directory."""
+
+    def __post_init__(self) -> None:
+        _check(bool(self.experiment), "tracking.experiment", "name an experiment", repr(self.experiment))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,10 +385,14 @@ class Config:
     sam: SamConfig = field(default_factory=SamConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
+        if self.train.cross_validate and self.features.split != "folds":
+            raise ValueError(f"features.split must be folds when train.cross_validate is true, got {self.features.split}")
         if self.clip.device == "cuda" and not self.embed.gpus_per_worker > 0:
             raise ValueError("embed.gpus_per_worker must be above 0 when clip.device is cuda, got 0")
         if self.clip.device == "cpu" and self.embed.gpus_per_worker > 0:

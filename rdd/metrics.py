@@ -35,6 +35,49 @@ def misranked_pairs(logits: ArrayLike, labels: ArrayLike) -> float:
     return float(above.sum() + 0.5 * tied.sum())
 
 
+def true_positive_rate(logits: ArrayLike, labels: ArrayLike, *, at: float) -> float | None:
+    """Share of generated images found when at most a share ``at`` of the real ones is called generated.
+
+    Returns:
+        None where there are fewer than 1 / ``at`` real images: they can not resolve the rate.
+    """
+    real, generated = _classes(logits, labels)
+    if len(real) * at < 1:
+        return None
+    return float((generated > threshold_at(real, at)).mean())
+
+
+def threshold_at(real: ArrayLike, rate: float) -> float:
+    """The smallest logit that at most a share ``rate`` of the real images lies above.
+
+    Args:
+        real: ``(N,)`` logits of real images, at least one.
+        rate: false-positive rate in [0, 1).
+    """
+    ordered = np.sort(np.asarray(real, dtype=np.float64))[::-1]
+    return float(ordered[int(np.floor(rate * len(ordered) + 1e-9))])
+
+
+def rate_above(logits: ArrayLike, threshold: float) -> float:
+    """Share of logits at or above a threshold."""
+    return float((np.asarray(logits) >= threshold).mean())
+
+
+def equal_error_rate(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Error rate where misses and false alarms are equally frequent, between two thresholds by straight line."""
+    real, generated = (np.sort(part) for part in _classes(logits, labels))
+    thresholds = np.unique(np.concatenate([real, generated]))
+    thresholds = np.append(thresholds, np.inf)
+    false_alarms = 1 - np.searchsorted(real, thresholds, side="left") / len(real)
+    misses = np.searchsorted(generated, thresholds, side="left") / len(generated)
+    after = int(np.argmax(misses >= false_alarms))
+    if after == 0:
+        return float((misses[0] + false_alarms[0]) / 2)
+    gap = (false_alarms - misses)[[after - 1, after]]
+    share = gap[0] / (gap[0] - gap[1])
+    return float(false_alarms[after - 1] + share * (false_alarms[after] - false_alarms[after - 1]))
+
+
 def _classes(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if logits.shape != labels.shape or logits.ndim != 1:

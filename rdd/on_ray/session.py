@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -61,18 +62,38 @@ def resources_held() -> str:
 def _connect(config: ClusterConfig) -> bool:
     """Initialize Ray; True when it runs without us."""
     common = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if config.address != "local":
+    address = _running_cluster() if config.address == "auto" else config.address
+    if address and address != "local":
         try:
-            ray.init(address=config.address, **common)
+            ray.init(address=address, **common)
             logger.info("attached to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
             return True
         except ConnectionError as error:
-            if config.address != "auto" or os.environ.get("RAY_ADDRESS"):
-                asked = os.environ.get("RAY_ADDRESS") if config.address == "auto" else config.address
-                raise RuntimeError(f"no Ray cluster answers at {asked}; start it, or set cluster.address to local") from error
+            raise RuntimeError(f"no Ray cluster answers at {address}; start it, or set cluster.address to local") from error
     ray.init(address="local", num_cpus=config.num_cpus or None, include_dashboard=False, **common)
     logger.info("started a local Ray with %g CPUs and %g GPUs", _total("CPU"), _total("GPU"))
     return False
+
+
+def _running_cluster() -> str | None:
+    """Address of the cluster that ``ray start`` or ``ray job submit`` told this process of.
+
+    Ray's own "auto" would also take the private Ray of any other job on this machine, which ends with that job.
+    """
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address
+    note = os.path.join(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    if not os.path.exists(note):
+        return None
+    with open(note) as file:
+        address = file.read().strip()
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=3).close()
+    except (OSError, ValueError):  # what a cluster that was killed leaves behind
+        logger.info("no Ray cluster answers at %s, which %s names", address, note)
+        return None
+    return address
 
 
 def _wait_for_resources(config: ClusterConfig, attached: bool, bundles: Sequence[Bundle], knobs: str) -> None:

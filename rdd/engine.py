@@ -1,0 +1,263 @@
+"""The training loop: a step, an epoch, a run; the same on one process and on many.
+
+N ranks walk one rank's path: each takes its slice of the same global batch, the loss is that of the gathered batch, BatchNorm
+normalises over it, gradients are summed, and every rank takes the same step.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rdd.checkpoint import TrainState
+from rdd.collectives import gather_own_gradient
+from rdd.config import Config
+from rdd.features import Batch, FeatureTable, TextMode, global_batches, hash_pair, rank_slice
+from rdd.losses import CvarAucLoss
+from rdd.metrics import auroc
+from rdd.model import DetectorHead
+from rdd.sam import SAM
+from rdd.schedule import learning_rate
+
+logger = logging.getLogger(__name__)
+
+_PREDICT_BATCH = 8192
+
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+
+
+class RunContext(Protocol):
+    """What a run needs of where it runs."""
+
+    rank: int
+    world_size: int
+    group: dist.ProcessGroup | None
+    """The ranks' process group; None where there is one rank."""
+    device: torch.device
+
+    def load(self) -> TrainState | None:
+        """The last checkpoint, if the run has one."""
+
+    def save(self, state: TrainState, *, best: bool) -> None:
+        """Keep a checkpoint as the last, and as the best if it is; called by every rank, written by one."""
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Metrics of an epoch; called by every rank equally often."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a step changes and what it needs for it."""
+
+    model: DetectorHead
+    optimizer: SAM
+    loss: CvarAucLoss
+    config: Config
+    context: RunContext
+
+    @classmethod
+    def build(cls, config: Config, in_features: int, context: RunContext) -> "Learner":
+        """Head, optimizer and loss of a config, the same on every rank."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.train.seed)
+            model = build_head(config, in_features)
+        model = model.to(context.device, DTYPES[config.train.precision])
+        is_global = config.loss.scope == "global"
+        model.set_group(context.group if is_global else None)
+        options = config.optimizer
+        base = torch.optim.AdamW(
+            model.parameters(), lr=options.lr, betas=(options.beta1, options.beta2), weight_decay=options.weight_decay
+        )
+        loss = CvarAucLoss(
+            alpha=config.loss.alpha,
+            gamma=config.loss.gamma,
+            eta=config.loss.eta,
+            p=config.loss.p,
+            auc_on=config.loss.auc_on,
+            group=context.group if is_global else None,
+        )
+        optimizer = SAM(model.parameters(), base, rho=config.sam.rho, adaptive=config.sam.adaptive)
+        return cls(model, optimizer, loss, config, context)
+
+
+def build_head(config: Config, in_features: int) -> DetectorHead:
+    """The head of a config, on the CPU, in float32."""
+    model = config.model
+    return DetectorHead(
+        in_features, hidden=model.hidden, layers=model.layers, dropout=model.dropout, activation=model.activation
+    )
+
+
+def train_step(learner: Learner, batch: Batch, *, step: int) -> dict[str, Tensor]:
+    """One step of SAM, or of the base optimizer where SAM is off.
+
+    Args:
+        learner: changed in place.
+        batch: this rank's share of the global batch.
+        step: counted from 0 over the whole run; dropout masks are a function of (seed, step, rank).
+
+    Returns:
+        Scalars on the device: ``loss``, ``loss_cvar``, ``loss_auc`` at the weights, ``grad_norm`` there, and ``sharpness``,
+        the loss at the worst point nearby minus the loss (NaN where SAM is off).
+
+    Raises:
+        RuntimeError: the loss is not finite; no weight has moved.
+    """
+    sam, optimizer, model = learner.config.sam, learner.optimizer, learner.model
+    model.train()
+    loss = _gradients(learner, batch, step=step, passing=0)
+    metrics = {"loss": loss, **learner.loss.components}
+    if not sam.enabled:
+        gradients = [param.grad for param in model.parameters() if param.grad is not None]
+        metrics["grad_norm"] = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        metrics["sharpness"] = torch.full_like(loss, float("nan"))
+        optimizer.base_optimizer.step()
+        return metrics
+    metrics["grad_norm"] = optimizer.first_step()
+    model.track_statistics(False)
+    worst = _gradients(learner, batch, step=step, passing=1 if sam.fresh_dropout else 0)
+    model.track_statistics(True)
+    optimizer.second_step()
+    metrics["sharpness"] = worst - loss
+    return metrics
+
+
+def _gradients(learner: Learner, batch: Batch, *, step: int, passing: int) -> Tensor:
+    """Loss of the batch, detached; its gradients are left in the parameters, those of the global batch on every rank."""
+    context, config = learner.context, learner.config
+    learner.optimizer.zero_grad()
+    devices = [context.device] if context.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        seed = hash_pair(config.train.seed, (step * 2 + passing) * context.world_size + context.rank)
+        torch.manual_seed(seed)
+        loss = learner.loss(learner.model(batch.features), batch.labels)
+    # on a GPU this fails in stream order, before any kernel of the optimizer, and the host does not wait
+    torch._assert_async(torch.isfinite(loss), f"the loss is not finite at step {step}; lower optimizer.lr or sam.rho")
+    loss.backward()
+    if context.group is not None:
+        _sum_gradients(learner.model, context.group, share=1.0 if config.loss.scope == "global" else 1 / context.world_size)
+    return loss.detach()
+
+
+def _sum_gradients(model: DetectorHead, group: dist.ProcessGroup, *, share: float) -> None:
+    """Gradients summed over ranks, in one message."""
+    gradients = [param.grad for param in model.parameters() if param.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat, group=group)
+    parts = (flat * share).split([gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
+
+
+def train_epoch(learner: Learner, table: FeatureTable, images: Tensor, *, epoch: int) -> dict[str, float]:
+    """Every image once; the means of the steps' metrics.
+
+    Args:
+        learner: changed in place.
+        table: the features.
+        images: ``(n,)`` images of the training part.
+        epoch: counted from 0.
+    """
+    config, context = learner.config, learner.context
+    batches = global_batches(images, seed=config.train.seed, epoch=epoch, batch_size=config.train.batch_size)
+    started = time.perf_counter()
+    sums: dict[str, Tensor] = {}
+    for number, batch in enumerate(batches):
+        step = epoch * len(batches) + number
+        rate = learning_rate(config.optimizer, step=step, steps_per_epoch=len(batches), epochs=config.train.epochs)
+        for group in learner.optimizer.param_groups:
+            group["lr"] = rate
+        own = rank_slice(batch, rank=context.rank, world_size=context.world_size)
+        metrics = train_step(learner, _gathered(learner, table, own), step=step)
+        sums = {name: sums.get(name, torch.zeros_like(value)) + value for name, value in metrics.items()}
+    means = {f"train/{name}": float(value) / len(batches) for name, value in sums.items()}
+    seconds = time.perf_counter() - started
+    return means | {
+        "train/lr": rate,
+        "time/step_s": seconds / len(batches),
+        "time/samples_per_s": len(images) / seconds,
+    }
+
+
+def _gathered(learner: Learner, table: FeatureTable, images: Tensor) -> Batch:
+    batch = table.gather(images, learner.config.features.text_mode)
+    device, dtype = learner.context.device, DTYPES[learner.config.train.precision]
+    return Batch(batch.features.to(device, dtype, non_blocking=True), batch.labels.to(device, dtype, non_blocking=True))
+
+
+@torch.inference_mode()
+def predict(
+    model: DetectorHead, table: FeatureTable, images: Tensor, text_mode: TextMode, context: RunContext | None = None
+) -> Tensor:
+    """Raw logits of some images.
+
+    Args:
+        model: the head; put into evaluation mode.
+        table: the features.
+        images: ``(n,)`` images.
+        text_mode: as in training.
+        context: given one, its ranks share the work and all get the whole.
+
+    Returns:
+        ``(n,)`` float64 on the CPU.
+    """
+    model.eval()
+    reference = next(model.parameters())
+    own = images if context is None else rank_slice(images, rank=context.rank, world_size=context.world_size)
+    parts = [torch.empty(0, dtype=reference.dtype, device=reference.device)]
+    for chunk in own.split(_PREDICT_BATCH):
+        if len(chunk):
+            features = table.gather(chunk, text_mode).features
+            parts.append(model(features.to(reference.device, reference.dtype)))
+    logits = torch.cat(parts)
+    if context is not None and context.group is not None:
+        logits = gather_own_gradient(logits, context.group)
+    return logits.to("cpu", torch.float64)
+
+
+def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
+    """Train to the last epoch, from the last checkpoint if there is one.
+
+    Args:
+        config: the run.
+        table: the features; its training part is trained on, its validation part selects.
+        context: where it runs.
+
+    Returns:
+        The state after the last epoch.
+
+    Raises:
+        ValueError: a part holds one class only, or the features lack the text that is asked for.
+        RuntimeError: a loss is not finite.
+    """
+    table.check_text_mode(config.features.text_mode)
+    train, validation = (table.split(config.features, part) for part in ("train", "validation"))
+    learner = Learner.build(config, table.width(config.features.text_mode), context)
+    state = context.load()
+    if state is None:
+        state = TrainState(0, {}, {}, best_auroc=-1.0, best_epoch=0)
+    else:
+        learner.model.load_state_dict(state.model)
+        learner.optimizer.load_state_dict(state.optimizer)
+        logger.info("going on after epoch %d of %d", state.epoch, config.train.epochs)
+    labels = table.labels[validation].numpy()
+    for epoch in range(state.epoch, config.train.epochs):
+        metrics = train_epoch(learner, table, train, epoch=epoch)
+        logits = predict(learner.model, table, validation, config.features.text_mode, context)
+        metrics["val/auroc"] = auroc(logits.numpy(), labels)
+        best = metrics["val/auroc"] > state.best_auroc
+        state = TrainState(
+            epoch + 1,
+            learner.model.state_dict(),
+            learner.optimizer.state_dict(),
+            best_auroc=metrics["val/auroc"] if best else state.best_auroc,
+            best_epoch=epoch + 1 if best else state.best_epoch,
+            history=[*state.history, {"epoch": epoch + 1, **metrics}],
+        )
+        context.save(state, best=best)
+        context.report(state.history[-1])
+    return state

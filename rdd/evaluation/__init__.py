@@ -1,0 +1,1 @@
+"""Honest evaluation: metrics with intervals, by generator, and their figures."""

@@ -1,0 +1,40 @@
+"""A rank of a Ray Train run, as the engine sees it."""
+
+from collections.abc import Mapping
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+
+from rdd.checkpoint import TrainState
+from rdd.run_directory import RunDirectory
+
+
+class RayContext:
+    """This worker of a Ray Train run. Checkpoints lie in the run directory, which every rank can read.
+
+    Args:
+        run: the run's directory, on storage that all workers share.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        context = ray.train.get_context()
+        self.rank = context.get_world_rank()
+        self.world_size = context.get_world_size()
+        self.group: dist.ProcessGroup | None = dist.group.WORLD if self.world_size > 1 else None
+        self.device: torch.device = ray.train.torch.get_device()
+        self._run = run
+
+    def load(self) -> TrainState | None:
+        """The last checkpoint, if the run has one."""
+        return self._run.load("last")
+
+    def save(self, state: TrainState, *, best: bool) -> None:
+        """Rank 0 writes; the others hold the same state."""
+        if self.rank == 0:
+            self._run.save(state, best=best)
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """To the driver, from every rank."""
+        ray.train.report(dict(metrics))

@@ -1,0 +1,220 @@
+"""Training on Ray Train: N workers on one path, killed and started again, and the detector at the end."""
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from rdd import storage
+from rdd.cli import leaves
+from rdd.config import Config
+from rdd.engine import fit
+from rdd.evaluation.report import Scored
+from rdd.features import FeatureTable
+from rdd.finish import finish_run
+from rdd.on_ray.context import RayContext
+from rdd.on_ray.session import ray_session
+from rdd.on_ray.watch import root_cause
+from rdd.run_directory import LocalContext, RunDirectory
+from rdd.tracking import Tracker, tracked
+
+logger = logging.getLogger(__name__)
+
+SECTIONS = ("features", "model", "loss", "sam", "optimizer", "train", "evaluate")
+"""What a run's result depends on."""
+
+NEUTRAL = frozenset(
+    {
+        "train.output",
+        "train.stall_timeout_s",
+        "train.max_failures",
+        "train.threads_per_worker",
+        "evaluate.run",
+        "evaluate.output",
+        "evaluate.part",
+    }
+)
+"""Settings that a started-again run may change; scaling and tracking are not part of its identity either."""
+
+_POLL_S = 1.0
+
+
+def run_training(config: Config) -> dict[str, Any]:
+    """Train a detector, or one for each fold; started again, go on; finished, say what there is.
+
+    Returns:
+        ``run_dir``, ``test_auroc`` with its interval, ``validation_auroc``, ``best_epoch``, ``epochs``.
+
+    Raises:
+        ValueError: the request is wrong.
+        RuntimeError: the work failed or stalled.
+    """
+    if not config.train.output:
+        raise ValueError("train.output must name the run directory to write, got nothing")
+    if not config.features.path:
+        raise ValueError("features.path must name the features to train on, got nothing")
+    scaling, workers = config.scaling, config.scaling.num_workers
+    if workers == 0:
+        return _train(config)
+    bundles = [{"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker}] * workers
+    with ray_session(config.cluster, bundles, knobs="scaling.num_workers, cpus_per_worker or gpus_per_worker"):
+        return _train(config)
+
+
+def _train(config: Config) -> dict[str, Any]:
+    if not config.train.cross_validate:
+        return _train_run(config, storage.absolute(config.train.output))[0]
+    summaries, parts = [], []
+    for fold in range(config.features.num_folds):
+        output = storage.join(storage.absolute(config.train.output), f"fold-{fold}")
+        of_fold = replace(config, features=replace(config.features, fold=fold))
+        summary, scored = _train_run(of_fold, output)
+        summaries.append(summary)
+        parts.append(scored)
+    return _pooled(config, summaries, [part for part in parts if part is not None])
+
+
+def _pooled(config: Config, summaries: list[dict[str, Any]], parts: list[Scored]) -> dict[str, Any]:
+    """Mean of the folds' test AUCs; logits of different folds are not on one scale, so their ranks are not mixed."""
+    output = storage.absolute(config.train.output)
+    values = [summary["test_auroc"] for summary in summaries]
+    report = {"test_auroc": float(np.mean(values)), "test_auroc_std": float(np.std(values, ddof=1)), "folds": values}
+    storage.write_json(storage.join(output, "metrics.json"), report)
+    return {"run_dir": output, **report}
+
+
+def _train_run(config: Config, output: str) -> tuple[dict[str, Any], Scored | None]:
+    run = RunDirectory(output)
+    identity = {name: asdict(getattr(config, name)) for name in SECTIONS}
+    with storage.owned_directory(output, identity, neutral=NEUTRAL):
+        if storage.exists(run.metrics):
+            logger.info("%s is finished; delete it to train again", output)
+            return _summary(run, storage.read_json(run.metrics)), None
+        table = FeatureTable.load(config.features.path, shared=_map_folder())
+        for part in ("train", "validation", "test"):
+            table.split(config.features, part)  # refuses a part of one class before any work
+        table.check_text_mode(config.features.text_mode)
+        tags = {"rdd.features_manifest_sha256": table.manifest_sha256}
+        with tracked(config.tracking, job="train", output=output, tags=tags) as tracker:
+            tracker.params({leaf: _leaf(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "scaling")})
+            _fit(config, table, run, tracker)
+            metrics, scored = finish_run(config, table, run)
+            tracker.metrics(_headline(metrics), step=config.train.epochs)
+            tracker.artefacts(run.detector, "detector")
+            tracker.artefacts(run.figures, "figures")
+    return _summary(run, metrics), scored
+
+
+def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracker) -> None:
+    def on_epoch(metrics: Mapping[str, float]) -> None:
+        numbers = {name: value for name, value in metrics.items() if name != "epoch" and value == value}
+        tracker.metrics(numbers, step=int(metrics["epoch"]))
+        logger.info(
+            "epoch %d of %d: loss %.4f, validation AUC %.4f, %.0f images a second",
+            metrics["epoch"],
+            config.train.epochs,
+            metrics["train/loss"],
+            metrics["val/auroc"],
+            metrics["time/samples_per_s"],
+        )
+
+    if config.scaling.num_workers == 0:
+        torch.set_num_threads(config.train.threads_per_worker)
+        fit(config, table, LocalContext(run, on_epoch))
+    else:
+        _fit_on_workers(config, run, on_epoch)
+
+
+def _fit_on_workers(config: Config, run: RunDirectory, on_epoch: Callable[[Mapping[str, float]], None]) -> None:
+    """Ray Train; the driver reads the epochs from the last checkpoint's history, so a restart repeats none."""
+    scaling = config.scaling
+    state = run.load("last")
+    seen = state.epoch if state else 0
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = TorchTrainer(
+            _train_on_worker,
+            train_loop_config={"config": config, "run": run},
+            scaling_config=ScalingConfig(
+                num_workers=scaling.num_workers,
+                use_gpu=scaling.gpus_per_worker > 0,
+                resources_per_worker={"CPU": scaling.cpus_per_worker}
+                | ({"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {}),
+            ),
+            torch_config=TorchConfig(backend="nccl" if scaling.gpus_per_worker else "gloo"),
+            run_config=RunConfig(
+                name=f"rdd-{os.getpid()}",
+                storage_path=folder,  # ours are in the run directory; Ray keeps none
+                failure_config=FailureConfig(max_failures=config.train.max_failures),
+            ),
+        )
+        failure: list[BaseException] = []
+
+        def target() -> None:
+            try:
+                trainer.fit()
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=target, daemon=True, name="ray-train")
+        thread.start()
+        moved = time.monotonic()
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            state = run.load("last") if storage.exists(run.checkpoint("last")) else None
+            if state is not None and state.epoch > seen:
+                moved = time.monotonic()
+                for metrics in state.history[seen:]:
+                    on_epoch(metrics)
+                seen = state.epoch
+            if time.monotonic() - moved > config.train.stall_timeout_s:
+                raise RuntimeError(f"no epoch for {config.train.stall_timeout_s:g} s after epoch {seen}")
+    if failure:
+        raise root_cause(failure[0]) from failure[0]
+
+
+def _train_on_worker(given: dict[str, Any]) -> None:
+    config, run = given["config"], given["run"]
+    torch.set_num_threads(config.train.threads_per_worker)
+    fit(config, FeatureTable.load(config.features.path, shared=_map_folder()), RayContext(run))
+
+
+def _map_folder() -> str:
+    """Where a node keeps its memory maps of features, for all processes of this user."""
+    return os.environ.get("RDD_MAP_DIR") or os.path.join(tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
+
+
+def _leaf(config: Config, path: str) -> Any:
+    section, name = path.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def _headline(metrics: dict[str, Any]) -> dict[str, float]:
+    test = metrics["test"]
+    names = ("auroc", "misranked_pairs", "average_precision", "balanced_accuracy", "equal_error_rate", "tpr_at_1_percent_fpr")
+    return {f"test/{name}": test[name] for name in names if test[name] is not None} | {
+        "test/worst_generator_auroc": test["worst_generator"]["auroc"],
+        "best_epoch": metrics["best_epoch"],
+        "val/best_auroc": metrics["validation_auroc"],
+    }
+
+
+def _summary(run: RunDirectory, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run_dir": run.path,
+        "test_auroc": metrics["test"]["auroc"],
+        "test_auroc_interval": metrics["test"]["auroc_interval"],
+        "test_misranked_pairs": metrics["test"]["misranked_pairs"],
+        "test_pairs": metrics["test"]["pairs"],
+        "validation_auroc": metrics["validation_auroc"],
+        "best_epoch": metrics["best_epoch"],
+        "epochs": len(metrics["history"]),
+    }

@@ -1,0 +1,78 @@
+"""A training run's directory: config.yaml, checkpoints/, metrics.json, figures/, detector/."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from rdd import storage
+from rdd.checkpoint import TrainState, load_state, save_state
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of a run and its two checkpoints, the last and the best."""
+
+    path: str
+
+    @property
+    def metrics(self) -> str:
+        """Written last: a run that has it is finished."""
+        return storage.join(self.path, "metrics.json")
+
+    @property
+    def detector(self) -> str:
+        """Directory of the artefact."""
+        return storage.join(self.path, "detector")
+
+    @property
+    def figures(self) -> str:
+        """Directory of the figures."""
+        return storage.join(self.path, "figures")
+
+    def checkpoint(self, name: str) -> str:
+        """File of the checkpoint ``last`` or ``best``."""
+        return storage.join(self.path, "checkpoints", f"{name}.pt")
+
+    def load(self, name: str) -> TrainState | None:
+        """A checkpoint, if there is one."""
+        path = self.checkpoint(name)
+        return load_state(path) if storage.exists(path) else None
+
+    def save(self, state: TrainState, *, best: bool) -> None:
+        """Keep the state as the last, and before that as the best if it is: a kill between the two repeats an epoch."""
+        if best:
+            save_state(self.checkpoint("best"), state)
+        save_state(self.checkpoint("last"), state)
+
+
+class LocalContext:
+    """A run in this process alone.
+
+    Args:
+        run: its directory.
+        on_epoch: told the metrics of each epoch.
+        device: where the head is.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    group: dist.ProcessGroup | None = None
+
+    def __init__(self, run: RunDirectory, on_epoch: Callable[[Mapping[str, float]], None], device: str = "cpu") -> None:
+        self._run = run
+        self._on_epoch = on_epoch
+        self.device = torch.device(device)
+
+    def load(self) -> TrainState | None:
+        """The last checkpoint, if the run has one."""
+        return self._run.load("last")
+
+    def save(self, state: TrainState, *, best: bool) -> None:
+        """Keep a checkpoint."""
+        self._run.save(state, best=best)
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Pass the metrics of an epoch on."""
+        self._on_epoch(metrics)

@@ -1,0 +1,180 @@
+"""The MLflow tracker and its null twin.
+
+A tracking server that is away does not end a run: what could not be logged is kept, tried again with everything that follows,
+and if it is still not in at the end, said.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from rdd import storage
+from rdd.config import TrackingConfig
+from rdd.provenance import git_commit
+
+logger = logging.getLogger(__name__)
+
+_KIND_TAG = "mlflow.experimentKind"  # MLflow 3.17 opens on a page for language models unless it is told
+_KIND = "custom_model_development"
+
+
+class Tracker(Protocol):
+    """Where params, metrics and files of a run go."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log settings under their dotted names."""
+
+    def metrics(self, values: Mapping[str, float], *, step: int) -> None:
+        """Log numbers of an epoch."""
+
+    def artefacts(self, path: str, name: str) -> None:
+        """Log the files of a local or S3 directory."""
+
+
+class NullTracker:
+    """Logs nothing."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def metrics(self, values: Mapping[str, float], *, step: int) -> None:
+        """Nothing."""
+
+    def artefacts(self, path: str, name: str) -> None:
+        """Nothing."""
+
+
+class MlflowTracker:
+    """Logs to an MLflow run; a call that fails is tried again before the next one.
+
+    Args:
+        client: ``mlflow.MlflowClient``.
+        run_id: the run.
+    """
+
+    def __init__(self, client: Any, run_id: str) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._waiting: list[Callable[[], None]] = []
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log settings under their dotted names."""
+        from mlflow.entities import Param
+
+        params = [Param(name, str(value)) for name, value in values.items()]
+        for start in range(0, len(params), 100):  # the server's limit
+            self._send(partial(self._client.log_batch, self._run_id, params=params[start : start + 100]))
+
+    def metrics(self, values: Mapping[str, float], *, step: int) -> None:
+        """Log numbers of an epoch."""
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
+        self._send(partial(self._client.log_batch, self._run_id, metrics=metrics))
+
+    def artefacts(self, path: str, name: str) -> None:
+        """Log the files of a local or S3 directory."""
+        self._send(lambda: self._log_directory(path, name))
+
+    def close(self, status: str) -> None:
+        """End the run; say what is not in."""
+        self._send(lambda: self._client.set_terminated(self._run_id, status))
+        if self._waiting:
+            logger.warning("MLflow did not take %d entries of run %s", len(self._waiting), self._run_id)
+
+    def _log_directory(self, path: str, name: str) -> None:
+        if not path.startswith("s3://"):
+            self._client.log_artifacts(self._run_id, path, name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for file in storage.list_files(path):
+                target = Path(folder, file.path[len(path) + 1 :])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(storage.read_bytes(file.path))
+            self._client.log_artifacts(self._run_id, folder, name)
+
+    def _send(self, call: Callable[[], None]) -> None:
+        self._waiting.append(call)
+        while self._waiting:
+            try:
+                self._waiting[0]()
+            except Exception as error:  # whatever its store raises: a database, a server, a bucket
+                logger.warning("MLflow does not answer, logging later: %s", " ".join(str(error).split())[:200])
+                return
+            self._waiting.pop(0)
+
+
+@contextmanager
+def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str, str] | None = None) -> Iterator[Tracker]:
+    """An MLflow run around a job; FAILED if the job raises.
+
+    The same output directory gets the same run, so that a started-again job goes on in it.
+
+    Args:
+        config: server, experiment and name.
+        job: the stage.
+        output: its output directory.
+        tags: further tags.
+    """
+    if not config.enabled:
+        yield NullTracker()
+        return
+    tracker = _start(config, job, output, tags or {})
+    if tracker is None:
+        yield NullTracker()
+        return
+    try:
+        yield tracker
+    except BaseException:
+        tracker.close("FAILED")
+        raise
+    tracker.close("FINISHED")
+
+
+def tracking_uri(config: TrackingConfig) -> str:
+    """Where runs go: the config, the environment, or a file here."""
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str]) -> MlflowTracker | None:
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+    uri = tracking_uri(config)
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        experiment = _experiment(client, config.experiment)
+        place = storage.absolute(output)
+        found = client.search_runs([experiment], f"tags.`rdd.output` = '{place}' and tags.`rdd.job` = '{job}'", max_results=1)
+        if found:
+            client.update_run(found[0].info.run_id, status="RUNNING")
+            return MlflowTracker(client, found[0].info.run_id)
+        run = client.create_run(
+            experiment,
+            run_name=config.run_name or os.path.basename(place),
+            tags={"rdd.job": job, "rdd.output": place, "mlflow.source.git.commit": git_commit(), **tags},
+        )
+    except Exception as error:
+        logger.warning("MLflow at %s does not answer, so this run is not tracked: %s", uri, " ".join(str(error).split())[:200])
+        return None
+    return MlflowTracker(client, run.info.run_id)
+
+
+def _experiment(client: Any, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    return client.create_experiment(name, tags={_KIND_TAG: _KIND})
