@@ -26,10 +26,8 @@ test: $(READY) ## everything fast, and the integration tests
 test-all: $(READY) ## what is slow, too
 	$(BIN)/python -m pytest -m 'not gpu'
 
-demo: $(READY) ## sample -> weights -> embed on this machine
-	$(BIN)/python jobs/sample.py --config jobs/configs/sample.yaml
-	$(BIN)/python jobs/weights.py --config jobs/configs/sample.yaml
-	$(BIN)/python jobs/embed.py --config jobs/configs/sample.yaml
+demo: $(READY) ## sample -> weights -> embed -> train -> evaluate on this machine
+	$(BIN)/python jobs/demo.py --config jobs/configs/sample.yaml
 
 bench: $(READY) ## speed and memory as ratios, to a table and runs/bench.json
 	$(BIN)/python tests/benchmarks/run.py
@@ -38,4 +36,4 @@ ui: $(READY) ## MLflow on 127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
 clean: ## remove the environment, caches, and what the demo wrote
-	rm -rf $(VENV) data/sample data/features/sample data/weights runs/sample .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) data/sample data/features/sample data/weights runs/sample runs/sample-evaluated .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -127,6 +127,7 @@ def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str,
     if not config.enabled:
         yield NullTracker()
         return
+    logger.info("tracking in MLflow at %s", tracking_uri(config))
     tracker = _start(config, job, output, tags or {})
     if tracker is None:
         yield NullTracker()

@@ -62,6 +62,10 @@ def run_training(config: Config) -> dict[str, Any]:
         raise ValueError("train.output must name the run directory to write, got nothing")
     if not config.features.path:
         raise ValueError("features.path must name the features to train on, got nothing")
+    if not storage.exists(storage.join(config.features.path, "manifest.json")):
+        raise ValueError(
+            f"{config.features.path} holds no manifest.json, so no finished embedding; run jobs/embed.py to its end"
+        )
     scaling, workers = config.scaling, config.scaling.num_workers
     if workers == 0:
         return _train(config)
@@ -95,14 +99,15 @@ def _pooled(config: Config, summaries: list[dict[str, Any]], parts: list[Scored]
 def _train_run(config: Config, output: str) -> tuple[dict[str, Any], Scored | None]:
     run = RunDirectory(output)
     identity = {name: asdict(getattr(config, name)) for name in SECTIONS}
-    with storage.owned_directory(output, identity, neutral=NEUTRAL):
-        if storage.exists(run.metrics):
+    if storage.exists(run.metrics):
+        with storage.owned_directory(output, identity, neutral=NEUTRAL):
             logger.info("%s is finished; delete it to train again", output)
             return _summary(run, storage.read_json(run.metrics)), None
-        table = FeatureTable.load(config.features.path, shared=_map_folder())
-        for part in ("train", "validation", "test"):
-            table.split(config.features, part)  # refuses a part of one class before any work
-        table.check_text_mode(config.features.text_mode)
+    table = FeatureTable.load(config.features.path, shared=_map_folder())
+    table.check_text_mode(config.features.text_mode)
+    for part in ("train", "validation", "test"):
+        table.split(config.features, part)  # refuses a part of one class before the directory is this run's
+    with storage.owned_directory(output, identity, neutral=NEUTRAL):
         tags = {"rdd.features_manifest_sha256": table.manifest_sha256}
         with tracked(config.tracking, job="train", output=output, tags=tags) as tracker:
             tracker.params({leaf: _leaf(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "scaling")})
@@ -137,6 +142,8 @@ def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracke
 def _fit_on_workers(config: Config, run: RunDirectory, on_epoch: Callable[[Mapping[str, float]], None]) -> None:
     """Ray Train; the driver reads the epochs from the last checkpoint's history, so a restart repeats none."""
     scaling = config.scaling
+    # workers have directories of their own
+    config = replace(config, features=replace(config.features, path=storage.absolute(config.features.path)))
     state = run.load("last")
     seen = state.epoch if state else 0
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,118 @@
+"""A cluster as a user starts it: the YAML, token authentication, and a job submitted to its end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+
+from rdd import storage
+from rdd.schema import FEATURES
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+def test_the_cluster_file_passes_rays_own_schema_and_its_files_exist() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load(Path("ray_cluster.yaml").read_text())
+    validate_config(prepare_config(config))  # as ray up does
+    assert config["head_node_type"] in config["available_node_types"]
+    assert all(Path(source).exists() for source in config["file_mounts"].values())
+    subprocess.run(["bash", "-n", "cluster/setup_node.sh"], check=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Environment of whoever may talk to a head of its own, with token authentication."""
+    token, port, folder = tmp_path / "token", free_port(), Path("/tmp") / f"ray-{os.getpid()}"
+    token.write_text("a-token-of-this-test-alone-0123456789")
+    dashboard = free_port()
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    words = ["ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
+    words += [f"--temp-dir={folder}", "--disable-usage-stats", f"--dashboard-agent-listen-port={free_port()}"]
+    process = subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    deadline = time.monotonic() + 90
+    while not answers(f"{address}/api/version") and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert process.poll() is None
+    yield env | {"RAY_API_SERVER_ADDRESS": address, "CLUSTER_ADDRESS": f"127.0.0.1:{port}"}
+    process.send_signal(signal.SIGTERM)  # --block ends what it started
+    process.wait(60)
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=2).close()
+    except urllib.error.HTTPError:
+        return True  # it wants the token
+    except OSError:
+        return False
+    return True
+
+
+def write_features(folder: Path) -> None:
+    """Sixty records of a real and a generated image each, easy to tell apart."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for i in range(60):
+        vectors = torch.randn(2, 8, generator=generator) + torch.tensor([[0.0], [1.5]])
+        rows.append({"record_id": f"r{i}", "generators": ["real", "sd"], "image_features": vectors.half().numpy().tobytes()})
+    full = [{name: row.get(name) for name in FEATURES.names} for row in rows]
+    storage.write_table(str(folder / "data" / "a.parquet"), pa.Table.from_pylist(full, schema=FEATURES))
+    manifest = {"embed_dim": 8, "text": False, "records_written": 60, "encoder": {"model": "none"}}
+    storage.write_json(str(folder / "manifest.json"), manifest)
+
+
+def submit(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess:
+    """Submit, again while the new head's agent is still on its way."""
+    deadline = time.monotonic() + 60
+    while True:
+        done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=240)
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
+
+
+def test_a_submitted_training_job_runs_to_its_end(head: dict[str, str], tmp_path: Path) -> None:
+    write_features(tmp_path / "features")
+    words = ["ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/train.py"]
+    words += ["--features.path", str(tmp_path / "features"), "--features.text_mode", "none", "--model.hidden", "64"]
+    words += ["--features.validation_share", "0.3", "--features.test_share", "0.3", "--train.epochs", "15"]
+    words += ["--train.batch_size", "32", "--train.output", str(tmp_path / "run"), "--scaling.num_workers", "2"]
+    words += ["--scaling.cpus_per_worker", "0.5", "--train.threads_per_worker", "1", "--tracking.enabled", "false"]
+    done = submit(words, head)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    summary = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"job": "train"')))
+    assert summary["test_auroc"] > 0.8
+    assert summary["epochs"] == 15
+    assert "attached to the Ray cluster" in done.stdout + done.stderr
+    refused = subprocess.run(
+        ["ray", "job", "submit", "--working-dir", "cluster", "--", "true"],
+        env={k: v for k, v in head.items() if not k.startswith("RAY_AUTH")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert refused.returncode != 0

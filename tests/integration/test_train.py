@@ -1,0 +1,188 @@
+"""Training on Ray Train: two workers, kills, restarts, and the detector at the end."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from rdd import storage
+from rdd.checkpoint import load_state
+from rdd.cli import override
+from rdd.config import Config
+from rdd.detector import Detector
+from rdd.evaluation.run import run_evaluation
+from rdd.on_ray.train import run_training
+from rdd.schema import FEATURES
+
+pytestmark = pytest.mark.timeout(300)
+
+EPOCHS = 15
+
+ENCODER = {
+    "model": "tiny",
+    "pretrained": "tiny.safetensors",
+    "weights_sha256": "0" * 64,
+    "embed_dim": 8,
+    "quick_gelu": False,
+    "normalized": False,
+    "has_text": False,
+    "preprocessing": {"size": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred records of a real image and one of each of two generators."""
+    folder = tmp_path_factory.mktemp("features")
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for i in range(100):
+        vectors = torch.randn(3, 8, generator=generator) + torch.tensor([[0.0], [1.2], [0.6]])
+        values = {
+            "record_id": f"r{i}",
+            "generators": ["real", "easy", "hard"],
+            "image_features": vectors.half().numpy().tobytes(),
+        }
+        rows.append({name: values.get(name) for name in FEATURES.names})
+    storage.write_table(str(folder / "data" / "a.parquet"), pa.Table.from_pylist(rows, schema=FEATURES))
+    manifest = {"embed_dim": 8, "text": False, "records_written": 100, "encoder": ENCODER}
+    storage.write_json(str(folder / "manifest.json"), manifest)
+    return folder
+
+
+@pytest.fixture
+def config(features: Path, tmp_path: Path) -> Config:
+    return override(
+        Config(),
+        {
+            "features.path": str(features),
+            "features.text_mode": "none",
+            "features.validation_share": 0.3,
+            "features.test_share": 0.3,
+            "model.hidden": 32,
+            "train.output": str(tmp_path / "run"),
+            "train.epochs": EPOCHS,
+            "optimizer.lr": 3e-3,
+            "train.batch_size": 32,
+            "train.threads_per_worker": 1,
+            "evaluate.resamples": 100,
+            "scaling.num_workers": 0,
+            "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
+            "cluster.address": "local",
+        },
+    )
+
+
+def weights(output: Path | str) -> dict[str, torch.Tensor]:
+    return load_state(f"{output}/checkpoints/last.pt").model
+
+
+def test_two_ray_workers_give_the_weights_of_the_process_alone(ray_session, config: Config, tmp_path: Path) -> None:
+    exact = override(config, {"train.precision": "fp64", "model.dropout": 0.0})
+    alone = run_training(exact)
+    two_workers = {"scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5, "train.output": str(tmp_path / "two")}
+    both = run_training(override(exact, two_workers))
+    one, two = weights(alone["run_dir"]), weights(both["run_dir"])
+    # a bias in front of BatchNorm has no gradient, and AdamW makes steps of its rounding noise
+    kept = [name for name in one if not re.fullmatch(r"hidden\.\d*[048]\.bias", name)]
+    assert len(one) - len(kept) == 3
+    for name in kept:
+        assert (one[name].double() - two[name].double()).norm() <= 1e-9 * one[name].double().norm().clamp(min=1e-12), name
+    assert alone["test_auroc"] == both["test_auroc"]
+
+
+def test_a_run_makes_a_detector_that_evaluates_to_the_same(config: Config, tmp_path: Path) -> None:
+    summary = run_training(config)
+    assert summary["test_auroc"] > 0.7
+    run = Path(config.train.output)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert len(metrics["history"]) == EPOCHS
+    assert metrics["test"]["worst_generator"]["name"] == "hard"
+    low, high = metrics["test"]["auroc_interval"]
+    assert low < metrics["test"]["auroc"] < high
+    assert metrics["test"]["tpr_at_1_percent_fpr"] is None  # thirty real images do not resolve it
+    assert sorted(path.name for path in (run / "figures").iterdir()) == ["history.png", "logits.png", "roc.png"]
+    evaluated = override(config, {"evaluate.run": str(run), "evaluate.output": str(tmp_path / "evaluated")})
+    assert run_evaluation(evaluated)["test_auroc"] == summary["test_auroc"]
+    detector = Detector.load(str(run / "detector"))
+    assert detector.provenance["features_manifest_sha256"]
+    assert run_training(config) == summary  # finished: nothing is done again
+    with pytest.raises(ValueError, match=r"loss\.alpha \(0\.8 there, 0\.5 now\)"):
+        run_training(override(config, {"loss.alpha": 0.5}))
+
+
+def test_folds_in_one_command(config: Config) -> None:
+    folds = {"features.split": "folds", "features.num_folds": 3, "train.cross_validate": True, "train.epochs": 2}
+    summary = run_training(override(config, folds))
+    assert len(summary["folds"]) == 3
+    assert summary["test_auroc"] == pytest.approx(np.mean(summary["folds"]))
+
+
+def test_what_training_refuses(config: Config, tmp_path: Path) -> None:
+    for changes, message in (
+        ({"features.path": str(tmp_path)}, "no finished embedding"),
+        ({"features.path": ""}, "features.path must name"),
+        ({"train.output": ""}, "train.output must name"),
+        ({"features.text_mode": "shared"}, "set features.text_mode to none"),
+        ({"features.test_share": 1e-4}, "test part of 100 records holds no image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_training(override(config, changes))
+
+
+def test_mlflow_holds_the_run_and_its_files(config: Config, features: Path) -> None:
+    run_training(config)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(config.tracking.uri)
+    experiment = client.get_experiment_by_name("rdd")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["loss.alpha"] == "0.8"
+    assert len(client.get_metric_history(run.info.run_id, "val/auroc")) == EPOCHS
+    assert run.data.metrics["test/auroc"] > 0.7
+    assert run.data.tags["mlflow.source.git.commit"]
+    assert run.data.tags["rdd.features_manifest_sha256"]
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"detector", "figures"}
+
+
+def test_a_tracking_server_that_is_away_does_not_end_a_run(config: Config, caplog) -> None:
+    caplog.set_level("WARNING", logger="rdd")
+    summary = run_training(override(config, {"tracking.uri": "http://127.0.0.1:9", "train.epochs": 1}))
+    assert summary["epochs"] == 1
+    assert "is not tracked" in caplog.text
+
+
+def test_killed_three_times_the_weights_are_those_of_an_untouched_run(config: Config, features: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    words = [sys.executable, "jobs/train.py", "--tracking.enabled", "false", "--train.output", str(output)]
+    words += ["--features.path", str(features), "--features.text_mode", "none", "--evaluate.resamples", "100"]
+    words += ["--features.validation_share", "0.3", "--features.test_share", "0.3"]
+    words += ["--train.batch_size", "32", "--train.threads_per_worker", "1", "--scaling.num_workers", "0"]
+    words += ["--model.hidden", "256", "--train.epochs", "150", "--optimizer.lr", "0.003"]
+    last, epochs = output / "checkpoints" / "last.pt", [0]
+    for _ in range(3):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if last.exists() and load_state(str(last)).epoch >= epochs[-1] + 10:
+                break
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        epochs.append(load_state(str(last)).epoch)
+    assert 0 < epochs[1] < epochs[2] < epochs[3] < 150
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert f"going on after epoch {epochs[3]} of 150" in done.stderr
+    untouched = override(config, {"model.hidden": 256, "train.epochs": 150, "tracking.enabled": False})
+    run_training(untouched)
+    one, other = weights(output), weights(untouched.train.output)
+    assert all(torch.equal(one[name], other[name]) for name in one)
