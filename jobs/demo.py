@@ -14,6 +14,7 @@ from rdd.job import run_job
 from rdd.on_ray.embed import run_embedding
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.train import run_training
+from rdd.tracking import ui_page
 from rdd.weights import fetch_weights
 
 
@@ -38,7 +39,7 @@ def demo(config: Config) -> dict[str, Any]:
         "worst_generator_auroc": evaluated["worst_generator_auroc"],
         "figures": f"{evaluated['output']}/figures",
         "detector": f"{trained['run_dir']}/detector",
-        "mlflow": "make ui, then http://127.0.0.1:5000",
+        "mlflow": f"make ui, then http://127.0.0.1:5000{ui_page(config.tracking)}",
     }
 
 

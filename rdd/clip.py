@@ -155,7 +155,7 @@ class ClipEncoder:
             normalize=config.normalize,
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: its tensors could not be trained on
     def encode_images(self, images: Sequence[Image.Image] | Tensor, *, batch_size: int = 64) -> Tensor:
         """Image features.
 
@@ -177,7 +177,7 @@ class ClipEncoder:
             features.append(self._finish(self._visual(inputs)))
         return torch.cat(features)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: its tensors could not be trained on
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
         """Text features.
 

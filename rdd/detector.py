@@ -116,7 +116,7 @@ class Detector:
         self.check_encoder(table.manifest["encoder"])
         table.check_text_mode(self.text_mode)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, features: torch.Tensor) -> np.ndarray:
         """Raw logits ``(N,)`` float64 of features ``(N, in_features)``."""
         return self.head(features.to(torch.float32)).to(torch.float64).numpy()

@@ -189,7 +189,7 @@ def _gathered(learner: Learner, table: FeatureTable, images: Tensor) -> Batch:
     return Batch(batch.features.to(device, dtype, non_blocking=True), batch.labels.to(device, dtype, non_blocking=True))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(
     model: DetectorHead, table: FeatureTable, images: Tensor, text_mode: TextMode, context: RunContext | None = None
 ) -> Tensor:

@@ -19,7 +19,7 @@ from rdd.provenance import git_commit
 
 logger = logging.getLogger(__name__)
 
-_KIND_TAG = "mlflow.experimentKind"  # MLflow 3.17 opens on a page for language models unless it is told
+_KIND_TAG = "mlflow.experimentKind"
 _KIND = "custom_model_development"
 
 
@@ -143,6 +143,17 @@ def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str,
 def tracking_uri(config: TrackingConfig) -> str:
     """Where runs go: the config, the environment, or a file here."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def ui_page(config: TrackingConfig) -> str:
+    """Page of the experiment's training runs in the MLflow UI, below its address.
+
+    MLflow 3.17 opens an experiment on a page for language models, whatever its tags say, unless the address says otherwise.
+    """
+    from mlflow import MlflowClient
+
+    found = MlflowClient(tracking_uri=tracking_uri(config)).get_experiment_by_name(config.experiment)
+    return f"/#/experiments/{found.experiment_id if found else 0}/runs?workflowType=machine_learning"
 
 
 def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str]) -> MlflowTracker | None:

@@ -76,7 +76,7 @@ def write_features(folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = []
     for i in range(60):
-        vectors = torch.randn(2, 8, generator=generator) + torch.tensor([[0.0], [1.5]])
+        vectors = torch.randn(2, 8, generator=generator) + torch.tensor([[0.0], [4.0]])
         rows.append({"record_id": f"r{i}", "generators": ["real", "sd"], "image_features": vectors.half().numpy().tobytes()})
     full = [{name: row.get(name) for name in FEATURES.names} for row in rows]
     storage.write_table(str(folder / "data" / "a.parquet"), pa.Table.from_pylist(full, schema=FEATURES))
@@ -98,7 +98,16 @@ def test_a_submitted_training_job_runs_to_its_end(head: dict[str, str], tmp_path
     write_features(tmp_path / "features")
     words = ["ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/train.py"]
     words += ["--features.path", str(tmp_path / "features"), "--features.text_mode", "none", "--model.hidden", "64"]
-    words += ["--features.validation_share", "0.3", "--features.test_share", "0.3", "--train.epochs", "15"]
+    words += [
+        "--features.validation_share",
+        "0.3",
+        "--features.test_share",
+        "0.3",
+        "--train.epochs",
+        "15",
+        "--optimizer.lr",
+        "0.003",
+    ]
     words += ["--train.batch_size", "32", "--train.output", str(tmp_path / "run"), "--scaling.num_workers", "2"]
     words += ["--scaling.cpus_per_worker", "0.5", "--train.threads_per_worker", "1", "--tracking.enabled", "false"]
     done = submit(words, head)

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
+
+from rdd.evaluation.bootstrap import WeightedAuc, interval, resampled_counts
+from rdd.evaluation.report import Scored, evaluate
+from rdd.metrics import equal_error_rate, rate_above, threshold_at, true_positive_rate
+
+
+def scored_set(records: int = 200, shift: float = 1.5, seed: int = 0) -> Scored:
+    """Records of one real and two generated images whose logits share a part."""
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(size=(records, 1))
+    logits = shared + rng.normal(size=(records, 3)) + np.array([0.0, shift, shift / 2])
+    names = np.tile(np.array(["real", "easy", "hard"]), records)
+    labels = np.tile([0, 1, 1], records)
+    return Scored(np.round(logits.ravel(), 1), labels, names, np.repeat(np.arange(records), 3))
+
+
+def test_weighted_auc_is_that_of_repeated_images() -> None:
+    scored, rng = scored_set(), np.random.default_rng(1)
+    weights = rng.integers(0, 4, len(scored.logits))
+    expected = roc_auc_score(np.repeat(scored.labels, weights), np.repeat(scored.logits, weights))
+    assert WeightedAuc(scored.logits, scored.labels)(weights.astype(float)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_records_are_drawn_whole() -> None:
+    counts = next(resampled_counts(np.array([7, 3, 7, 3, 9]), resamples=1, seed=0))
+    assert counts[0] == counts[2]
+    assert counts[1] == counts[3]
+    assert counts[0] + counts[1] + counts[4] == 3
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    truth = evaluate(scored_set(20_000, seed=99), threshold=0, resamples=100, seed=0)["auroc"]
+    covered = 0
+    for seed in range(100):
+        low, high = evaluate(scored_set(100, seed=seed), threshold=0, resamples=200, seed=seed)["auroc_interval"]
+        covered += low <= truth <= high
+    assert 88 <= covered <= 100
+
+
+def test_the_report_agrees_with_scikit_learn() -> None:
+    scored = scored_set()
+    report = evaluate(scored, threshold=1.0, resamples=100, seed=0)
+    assert report["auroc"] == pytest.approx(roc_auc_score(scored.labels, scored.logits))
+    assert report["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(scored.labels, scored.logits >= 1.0))
+    hard = scored.generators != "easy"
+    assert report["by_generator"]["hard"]["auroc"] == pytest.approx(roc_auc_score(scored.labels[hard], scored.logits[hard]))
+    assert report["worst_generator"]["name"] == "hard"
+    assert report["misranked_pairs"] == pytest.approx((1 - report["auroc"]) * report["pairs"])
+    false_positive, true_positive, _ = roc_curve(scored.labels, scored.logits)
+    expected = brentq(lambda x: 1 - x - np.interp(x, false_positive, true_positive), 0, 1)
+    assert report["equal_error_rate"] == pytest.approx(expected, abs=0.01)
+
+
+def test_a_rate_that_the_real_images_do_not_resolve_is_null() -> None:
+    logits, labels = np.arange(150.0), np.array([0] * 99 + [1] * 51)
+    assert true_positive_rate(logits, labels, at=0.01) is None
+    assert true_positive_rate(np.append(logits, -1.0), np.append(labels, 0), at=0.01) == 1.0
+
+
+def test_the_threshold_keeps_its_rate() -> None:
+    real = np.random.default_rng(0).normal(size=997)
+    for rate in (0.0, 0.01, 0.05, 0.5):
+        threshold = np.nextafter(threshold_at(real, rate), np.inf)
+        assert rate - 1 / 997 <= rate_above(real, threshold) <= rate + 1e-12
+
+
+def test_equal_error_rate_at_its_ends() -> None:
+    assert equal_error_rate([0.0, 1.0], [0, 1]) == 0.0
+    assert equal_error_rate([1.0, 0.0], [0, 1]) == 1.0
+    assert equal_error_rate([0.0, 0.0], [0, 1]) == 0.5
+
+
+def test_an_interval_of_too_few_numbers_is_none() -> None:
+    assert interval(np.array([np.nan, np.nan, np.nan, 1.0])) is None
+    assert interval(np.array([1.0, 1.0])) == [1.0, 1.0]

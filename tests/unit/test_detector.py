@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from rdd.clip import ClipEncoder
+from rdd.detector import Detector
+from rdd.model import DetectorHead
+
+
+def pictures(number: int = 3) -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)) for _ in range(number)]
+
+
+def detector_of(encoder: ClipEncoder, text_mode: str = "none") -> Detector:
+    from dataclasses import asdict
+
+    torch.manual_seed(0)
+    config = {"in_features": 32 if text_mode == "none" else 64, "hidden": 8, "layers": 2, "dropout": 0.1, "activation": "relu"}
+    return Detector(
+        head=DetectorHead(**config).eval(),
+        head_config=config,
+        encoder_identity=asdict(encoder.identity),
+        text_mode=text_mode,
+        threshold=0.25,
+        false_positive_rate=0.05,
+        calibration={"slope": 2.0, "offset": -1.0, "prior": 0.8},
+    )
+
+
+def test_saved_and_loaded_it_scores_the_same(tiny_model: str, tmp_path: Path) -> None:
+    encoder = ClipEncoder(tiny_model, "random")
+    detector = detector_of(encoder)
+    detector.save(str(tmp_path))
+    loaded = Detector.load(str(tmp_path), encoder=encoder)
+    scores = loaded.score(pictures())
+    assert scores.shape == (3,)
+    assert ((scores > 0) & (scores < 1)).all()
+    expected = torch.sigmoid(detector.head(encoder.encode_images(pictures())).double()).detach().numpy()
+    np.testing.assert_allclose(scores, expected)
+    assert (loaded.threshold, loaded.text_mode, loaded.calibration) == (0.25, "none", detector.calibration)
+    np.testing.assert_allclose(loaded.probability(np.array([0.5])), 0.5)
+
+
+def test_text_is_needed_where_it_was_trained_on_and_refused_where_not(tiny_model: str) -> None:
+    encoder = ClipEncoder(tiny_model, "random")
+    with_text, without = detector_of(encoder, "shared"), detector_of(encoder)
+    with_text.encoder = without.encoder = encoder
+    assert with_text.score(pictures(), ["a", "b", "c"]).shape == (3,)
+    with pytest.raises(ValueError, match="a caption for each of 3 images, got none"):
+        with_text.score(pictures())
+    with pytest.raises(ValueError, match="got 1"):
+        with_text.score(pictures(), ["a"])
+    with pytest.raises(ValueError, match="looks at images alone"):
+        without.score(pictures(), ["a", "b", "c"])
+
+
+def test_another_encoder_is_refused_and_none_is_said(tiny_model: str, tmp_path: Path) -> None:
+    detector_of(ClipEncoder(tiny_model, "random")).save(str(tmp_path))
+    with pytest.raises(ValueError, match="trained on another encoder: weights_sha256"):
+        Detector.load(str(tmp_path), encoder=ClipEncoder(tiny_model, "random", seed=1))
+    with pytest.raises(ValueError, match="normalized False there, True given"):
+        Detector.load(str(tmp_path), encoder=ClipEncoder(tiny_model, "random", normalize=True))
+    with pytest.raises(RuntimeError, match=r"can not be scored without the encoder .*random"):
+        Detector.load(str(tmp_path)).score(pictures())
+
+
+def test_torn_or_absent_files_are_said(tiny_model: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no detector\.json at"):
+        Detector.load(str(tmp_path))
+    detector_of(ClipEncoder(tiny_model, "random")).save(str(tmp_path))
+    weights = tmp_path / "detector.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(RuntimeError, match="not a whole detector"):
+        Detector.load(str(tmp_path))
+    save_file({"other": torch.zeros(1)}, weights)
+    with pytest.raises(RuntimeError, match="not a whole detector"):
+        Detector.load(str(tmp_path))
