@@ -11,7 +11,8 @@ if __name__ == "__main__":
     run_job(
         "embed",
         run_embedding,
-        sections=("records", "clip", "embed", "cluster"),
+        sections=("records", "clip", "embed", "tracking", "cluster"),
         needs="records and a directory to write: --config jobs/configs/sample.yaml, or --records.path and --embed.output",
         description=__doc__,
+        track=True,
     )

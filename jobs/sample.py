@@ -10,7 +10,8 @@ if __name__ == "__main__":
     run_job(
         "sample",
         lambda config: make_sample(config.sample),
-        sections=("sample",),
+        sections=("sample", "tracking"),
         needs="a directory to write: --config jobs/configs/sample.yaml, or --sample.output DIRECTORY",
         description=__doc__,
+        track=True,
     )

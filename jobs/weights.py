@@ -11,7 +11,8 @@ if __name__ == "__main__":
     run_job(
         "weights",
         lambda config: fetch_weights(config.weights, config.clip.model),
-        sections=("weights", "clip"),
+        sections=("weights", "clip", "tracking"),
         needs="a file to write: --config jobs/configs/sample.yaml, or --weights.output FILE",
         description=__doc__,
+        track=True,
     )

@@ -24,6 +24,12 @@ def leaves(config: Config | type[Config] = Config) -> Iterator[str]:
             yield f"{section.name}.{leaf.name}"
 
 
+def leaf_of(config: Config, path: str) -> Any:
+    """Value of a dotted path."""
+    section, name = path.split(".")
+    return getattr(getattr(config, section), name)
+
+
 def parse_config(argv: Sequence[str], *, prog: str, description: str | None, sections: Sequence[str]) -> Config:
     """Config from command-line words.
 

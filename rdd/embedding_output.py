@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from rdd import storage
 from rdd.clip import EncoderIdentity
 from rdd.config import Config
-from rdd.data.source import Source
 from rdd.progress import logged
 from rdd.schema import FEATURE_COLUMNS, FEATURES, QUARANTINE
 
@@ -28,10 +27,12 @@ WORK = ".work"
 _READ_THREADS = 16  # of small files on S3: latency, not bandwidth
 
 
-def open_index(source: Source, output: str, encoder: EncoderIdentity) -> pa.Table:
-    """The index of the records; a started-again run must find the same, and the same encoder."""
-    logger.info("reading the ids of the records")
-    index = source.index()
+def keep_index(index: pa.Table, encoder: EncoderIdentity, output: str) -> None:
+    """Keep the index and the encoder that an embedding began with; a started-again run must come with the same.
+
+    Raises:
+        RuntimeError: the records or the encoder have changed since.
+    """
     index_path, encoder_path = (storage.join(output, WORK, name) for name in ("index.parquet", "encoder.json"))
     described = json.loads(json.dumps(asdict(encoder)))
     if not storage.exists(encoder_path):
@@ -43,7 +44,6 @@ def open_index(source: Source, output: str, encoder: EncoderIdentity) -> pa.Tabl
         changed = [name for name in before if before[name] != described[name]]
         what = ", ".join(f"{name} {before[name]!r} then and {described[name]!r} now" for name in changed)
         raise RuntimeError(f"the encoder has changed since the embedding began ({what}); delete {output} to begin again")
-    return index
 
 
 def _read_table(path: str, columns: list[str] | None = None) -> pa.Table:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from rdd.cli import parse_config
+from rdd.cli import leaf_of, leaves, parse_config
 from rdd.config import Config
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,13 @@ Summary = Mapping[str, Any]
 
 
 def run_job(
-    name: str, work: Callable[[Config], Summary], *, sections: Sequence[str], needs: str, description: str | None
+    name: str,
+    work: Callable[[Config], Summary],
+    *,
+    sections: Sequence[str],
+    needs: str,
+    description: str | None,
+    track: bool = False,
 ) -> NoReturn:
     """Parse the command line, do the work, print its summary and exit.
 
@@ -30,6 +36,7 @@ def run_job(
         sections: sections of the config that the stage reads.
         needs: what to say when no argument is given, as the end of "jobs/<name>.py needs ...".
         description: the script's docstring, shown by ``--help``.
+        track: log the job as an MLflow run when it is done; jobs that train log their own, epoch by epoch.
     """
     _log_to_stderr()
     argv = sys.argv[1:]
@@ -38,6 +45,8 @@ def run_job(
     try:
         config = parse_config(argv, prog=f"jobs/{name}.py", description=description, sections=sections)
         summary = {"job": name, **work(config)}
+        if track:
+            _track(config, name, sections, summary)
     except ValueError as error:
         _fail(2, _sentence(error))
     except (RuntimeError, OSError, MemoryError) as error:
@@ -51,6 +60,16 @@ def run_job(
     print(_table(summary), file=sys.stderr)
     print(json.dumps(summary), flush=True)
     sys.exit(0)
+
+
+def _track(config: Config, name: str, sections: Sequence[str], summary: Summary) -> None:
+    """The finished job as an MLflow run: its settings, and the numbers of its summary."""
+    from rdd.tracking import tracked  # MLflow takes seconds to import
+
+    with tracked(config.tracking, job=name, output=str(summary["output"])) as tracker:
+        tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in sections})
+        numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
+        tracker.metrics(numbers, step=0)
 
 
 def _log_to_stderr() -> None:

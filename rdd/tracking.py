@@ -63,12 +63,8 @@ class MlflowTracker:
         self._waiting: list[Callable[[], None]] = []
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log settings under their dotted names."""
-        from mlflow.entities import Param
-
-        params = [Param(name, str(value)) for name, value in values.items()]
-        for start in range(0, len(params), 100):  # the server's limit
-            self._send(partial(self._client.log_batch, self._run_id, params=params[start : start + 100]))
+        """Log settings under their dotted names; a run that goes on keeps those it began with, which MLflow never changes."""
+        self._send(partial(self._log_params, values))
 
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Log numbers of an epoch."""
@@ -89,6 +85,14 @@ class MlflowTracker:
         self._send(lambda: self._client.set_terminated(self._run_id, status))
         if self._waiting:
             logger.warning("MLflow did not take %d entries of run %s", len(self._waiting), self._run_id)
+
+    def _log_params(self, values: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        known = self._client.get_run(self._run_id).data.params
+        params = [Param(name, str(value)) for name, value in values.items() if name not in known]
+        for start in range(0, len(params), 100):  # the server's limit
+            self._client.log_batch(self._run_id, params=params[start : start + 100])
 
     def _log_directory(self, path: str, name: str) -> None:
         if not path.startswith("s3://"):

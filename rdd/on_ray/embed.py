@@ -26,7 +26,7 @@ from rdd.clip import ClipEncoder, EncoderIdentity, Preprocessor, check_tower_for
 from rdd.config import ClipConfig, Config
 from rdd.data.source import Source, open_source
 from rdd.embedding import Progress, RecordDecoder, RecordEncoder
-from rdd.embedding_output import WORK, committed_keys, finish, open_index, parquet_options, summarize
+from rdd.embedding_output import WORK, committed_keys, finish, keep_index, parquet_options, summarize
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.watch import Report, root_cause, run_watched, start_ledger
 
@@ -75,13 +75,15 @@ def run_embedding(config: Config) -> dict[str, Any]:
     config = replace(config, clip=replace(config.clip, pretrained=located(config.clip.pretrained)))
     source = open_source(config.records)
     _check_text(config, source)
+    logger.info("reading the ids of the records")
+    index = source.index()
     bundles = [{"CPU": embed.cpus_per_worker, "GPU": embed.gpus_per_worker}] * embed.num_workers
     bundles.append({"CPU": embed.cpus_per_task})
     knobs = "embed.num_workers, embed.cpus_per_worker or embed.gpus_per_worker"
     with ray_session(config.cluster, bundles, knobs=knobs):
         encoder = _identify(config)  # the last refusal: from here on the directory is this run's
         with storage.owned_directory(output, identity, neutral=NEUTRAL):
-            index = open_index(source, output, encoder)
+            keep_index(index, encoder, output)
             _embed_missing(config, source, index, output, encoder)
             manifest = finish(config, index, output, encoder)
             storage.write_json(manifest_path, manifest)

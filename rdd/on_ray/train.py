@@ -15,7 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from rdd import storage
-from rdd.cli import leaves
+from rdd.cli import leaf_of, leaves
 from rdd.config import Config
 from rdd.engine import fit
 from rdd.evaluation.report import Scored
@@ -110,7 +110,7 @@ def _train_run(config: Config, output: str) -> tuple[dict[str, Any], Scored | No
     with storage.owned_directory(output, identity, neutral=NEUTRAL):
         tags = {"rdd.features_manifest_sha256": table.manifest_sha256}
         with tracked(config.tracking, job="train", output=output, tags=tags) as tracker:
-            tracker.params({leaf: _leaf(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "scaling")})
+            tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "scaling")})
             _fit(config, table, run, tracker)
             metrics, scored = finish_run(config, table, run)
             tracker.metrics(_headline(metrics), step=config.train.epochs)
@@ -197,11 +197,6 @@ def _train_on_worker(given: dict[str, Any]) -> None:
 def _map_folder() -> str:
     """Where a node keeps its memory maps of features, for all processes of this user."""
     return os.environ.get("RDD_MAP_DIR") or os.path.join(tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
-
-
-def _leaf(config: Config, path: str) -> Any:
-    section, name = path.split(".")
-    return getattr(getattr(config, section), name)
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:

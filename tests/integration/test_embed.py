@@ -211,7 +211,16 @@ def test_a_killed_job_goes_on_by_the_same_command(config: Config, sample_set: Pa
     for leaf in ("records.path", "records.real_images", "clip.model", "clip.pretrained", "embed.output", "cluster.address"):
         section, name = leaf.split(".")
         words += [f"--{leaf}", str(getattr(getattr(config, section), name))]
-    words += ["--embed.records_per_task", "1", "--embed.records_per_commit", "1", "--cluster.num_cpus", "2"]
+    words += [
+        "--embed.records_per_task",
+        "1",
+        "--embed.records_per_commit",
+        "1",
+        "--cluster.num_cpus",
+        "2",
+        "--tracking.enabled",
+        "false",
+    ]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     committed = output / ".work" / "checkpoint"
     wait_until(lambda: len(list(committed.glob("*[0-9].parquet"))) >= 2, process, 120)

@@ -46,6 +46,25 @@ def test_errors_are_one_sentence_and_an_exit_code(monkeypatch, capsys, error: Ba
     assert err.count("\n") == 1
 
 
+def test_a_tracked_job_is_an_mlflow_run_with_settings_and_numbers(monkeypatch, tmp_path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setattr(sys, "argv", ["jobs/sample.py", "--sample.seed", "7", "--tracking.uri", uri])
+    work = {"output": str(tmp_path / "out"), "num_records": 3}
+    for wait in ("1.0", "2.0"):  # the same output is the same run, with the settings that it began with
+        monkeypatch.setattr(sys, "argv", [*sys.argv[:5], "--cluster.wait_s", wait])
+        with pytest.raises(SystemExit):
+            run_job(
+                "sample", lambda _: work, sections=("sample", "tracking", "cluster"), needs="", description=None, track=True
+            )
+    (run,) = MlflowClient(uri).search_runs(["1"])
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "out")
+    assert (run.data.params["sample.seed"], run.data.params["cluster.wait_s"]) == ("7", "1.0")
+    assert run.data.metrics["num_records"] == 3
+    assert run.data.tags["rdd.job"] == "sample"
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["jobs/sample.py", "--sample.seed", "1"])
 
