@@ -157,16 +157,17 @@ class FeatureTable:
                 none: image features alone.
         """
         features = torch.empty((len(images), self.width(text_mode)), dtype=torch.float32)
-        features[:, : self.embed_dim] = self.image_features[self.order[images]]
+        # index_select: indexing with brackets is four times slower on float16
+        features[:, : self.embed_dim] = self.image_features.index_select(0, self.order[images])
         labels = self.labels[images]
         if text_mode != "none":
             self.check_text_mode(text_mode)
             assert self.text_original is not None
             assert self.text_positive is not None
             records = self.record_of[images]
-            text = self.text_original[records]
+            text = self.text_original.index_select(0, records)
             if text_mode == "official":
-                text = torch.where(labels[:, None] > 0, self.text_positive[records], text)
+                text = torch.where(labels[:, None] > 0, self.text_positive.index_select(0, records), text)
             features[:, self.embed_dim :] = text
         return Batch(features, labels)
 
