@@ -45,6 +45,15 @@ class RunDirectory:
         if best:
             save_state(self.checkpoint("best"), state)
         save_state(self.checkpoint("last"), state)
+        storage.write_json(self._history, state.history)
+
+    def history(self) -> list[dict[str, float]]:
+        """Metrics of the epochs so far, without reading a checkpoint."""
+        return storage.read_json(self._history) if storage.exists(self._history) else []
+
+    @property
+    def _history(self) -> str:
+        return storage.join(self.path, "checkpoints", "history.json")
 
 
 class LocalContext:

@@ -3,8 +3,8 @@
 import logging
 import os
 import tempfile
-import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -22,8 +22,8 @@ from rdd.evaluation.report import Scored
 from rdd.features import FeatureTable
 from rdd.finish import finish_run
 from rdd.on_ray.context import RayContext
-from rdd.on_ray.session import ray_session
-from rdd.on_ray.watch import root_cause
+from rdd.on_ray.session import ray_session, resources_held
+from rdd.on_ray.watch import Background
 from rdd.run_directory import LocalContext, RunDirectory
 from rdd.tracking import Tracker, tracked
 
@@ -44,8 +44,6 @@ NEUTRAL = frozenset(
     }
 )
 """Settings that a started-again run may change; scaling and tracking are not part of its identity either."""
-
-_POLL_S = 1.0
 
 
 def run_training(config: Config) -> dict[str, Any]:
@@ -140,52 +138,45 @@ def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracke
 
 
 def _fit_on_workers(config: Config, run: RunDirectory, on_epoch: Callable[[Mapping[str, float]], None]) -> None:
-    """Ray Train; the driver reads the epochs from the last checkpoint's history, so a restart repeats none."""
+    """Ray Train; the driver reads the epochs from the run directory, so that a restart repeats none."""
+    seen, moved = len(run.history()), time.monotonic()
+    # Ray wants a place that all workers share, if only to write that it was there; checkpoints are in the run directory
+    ray_folder = storage.join(run.path, ".ray")
+    background = Background(_trainer(config, run, ray_folder).fit)
+    running = True
+    while running:
+        running = background.running()
+        history = run.history()
+        for metrics in history[seen:]:
+            on_epoch(metrics)
+            seen, moved = len(history), time.monotonic()
+        if time.monotonic() - moved > config.train.stall_timeout_s:
+            raise RuntimeError(
+                f"no epoch for {config.train.stall_timeout_s:g} s after epoch {seen}, held: {resources_held()}; "
+                "the same command goes on where it stopped"
+            )
+    storage.delete_directory(ray_folder)
+    background.finish()
+
+
+def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer:
     scaling = config.scaling
+    resources = {"CPU": scaling.cpus_per_worker} | ({"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {})
     # workers have directories of their own
     config = replace(config, features=replace(config.features, path=storage.absolute(config.features.path)))
-    state = run.load("last")
-    seen = state.epoch if state else 0
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = TorchTrainer(
-            _train_on_worker,
-            train_loop_config={"config": config, "run": run},
-            scaling_config=ScalingConfig(
-                num_workers=scaling.num_workers,
-                use_gpu=scaling.gpus_per_worker > 0,
-                resources_per_worker={"CPU": scaling.cpus_per_worker}
-                | ({"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {}),
-            ),
-            torch_config=TorchConfig(backend="nccl" if scaling.gpus_per_worker else "gloo"),
-            run_config=RunConfig(
-                name=f"rdd-{os.getpid()}",
-                storage_path=folder,  # ours are in the run directory; Ray keeps none
-                failure_config=FailureConfig(max_failures=config.train.max_failures),
-            ),
-        )
-        failure: list[BaseException] = []
-
-        def target() -> None:
-            try:
-                trainer.fit()
-            except BaseException as error:
-                failure.append(error)
-
-        thread = threading.Thread(target=target, daemon=True, name="ray-train")
-        thread.start()
-        moved = time.monotonic()
-        while thread.is_alive():
-            thread.join(_POLL_S)
-            state = run.load("last") if storage.exists(run.checkpoint("last")) else None
-            if state is not None and state.epoch > seen:
-                moved = time.monotonic()
-                for metrics in state.history[seen:]:
-                    on_epoch(metrics)
-                seen = state.epoch
-            if time.monotonic() - moved > config.train.stall_timeout_s:
-                raise RuntimeError(f"no epoch for {config.train.stall_timeout_s:g} s after epoch {seen}")
-    if failure:
-        raise root_cause(failure[0]) from failure[0]
+    return TorchTrainer(
+        _train_on_worker,
+        train_loop_config={"config": config, "run": run},
+        scaling_config=ScalingConfig(
+            num_workers=scaling.num_workers, use_gpu=scaling.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="nccl" if scaling.gpus_per_worker else "gloo"),
+        run_config=RunConfig(
+            name=uuid.uuid4().hex,  # never resumed by Ray
+            storage_path=ray_folder,
+            failure_config=FailureConfig(max_failures=config.train.max_failures),
+        ),
+    )
 
 
 def _train_on_worker(given: dict[str, Any]) -> None:

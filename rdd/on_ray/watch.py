@@ -71,20 +71,10 @@ def run_watched(
     Raises:
         RuntimeError: the work failed or nothing moved for ``timeout_s``; the step and the resources held are named.
     """
-    failure: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=target, daemon=True, name="ray-work")
-    thread.start()
+    background = Background(work)
     started = moved = reported = time.monotonic()
     counts: dict[str, int] = {}
-    while thread.is_alive():
-        thread.join(POLL_S)
+    while background.running():
         now, latest = time.monotonic(), _counts(ledger, counts)
         if latest != counts:
             counts, moved = latest, now
@@ -98,8 +88,37 @@ def run_watched(
         if now - reported >= REPORT_S:
             reported = now
             _log_progress(counts, steps, done, total, now - started)
-    if failure:
-        raise root_cause(failure[0]) from failure[0]
+    background.finish()
+
+
+class Background:
+    """Blocking Ray work in a thread of its own, so that a hang can not hold the caller.
+
+    Args:
+        work: what to run; started at once.
+    """
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True, name="ray-work")
+        self._thread.start()
+
+    def running(self) -> bool:
+        """Whether it still runs, after a wait of ``POLL_S`` at most."""
+        self._thread.join(POLL_S)
+        return self._thread.is_alive()
+
+    def finish(self) -> None:
+        """Raise what the work raised first."""
+        if self._failure is not None:
+            raise root_cause(self._failure) from self._failure
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._failure = error
 
 
 def root_cause(error: BaseException) -> Exception:
