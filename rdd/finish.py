@@ -20,7 +20,7 @@ from rdd.provenance import provenance
 from rdd.run_directory import RunDirectory
 
 
-def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> tuple[dict[str, Any], Scored]:
+def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> dict[str, Any]:
     """Make the detector of a trained run and evaluate it on its test set.
 
     Args:
@@ -29,7 +29,7 @@ def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> tuple[
         run: its directory, with both checkpoints; gets ``detector/``, ``figures/`` and, last, ``metrics.json``.
 
     Returns:
-        What ``metrics.json`` holds, and the logits of the test set.
+        What ``metrics.json`` holds.
 
     Raises:
         ValueError: the test part holds one class only.
@@ -48,7 +48,7 @@ def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> tuple[
     storage.write_bytes(storage.join(run.figures, "history.png"), history_figure(last.history, "training"))
     metrics = {**detector.metrics, "history": last.history}
     storage.write_json(run.metrics, metrics)
-    return metrics, scored
+    return metrics
 
 
 def score_part(detector: Detector, table: FeatureTable, images: torch.Tensor) -> Scored:

@@ -18,7 +18,6 @@ from rdd import storage
 from rdd.cli import leaf_of, leaves
 from rdd.config import Config
 from rdd.engine import fit
-from rdd.evaluation.report import Scored
 from rdd.features import FeatureTable
 from rdd.finish import finish_run
 from rdd.on_ray.context import RayContext
@@ -73,34 +72,31 @@ def run_training(config: Config) -> dict[str, Any]:
 
 
 def _train(config: Config) -> dict[str, Any]:
-    if not config.train.cross_validate:
-        return _train_run(config, storage.absolute(config.train.output))[0]
-    summaries, parts = [], []
-    for fold in range(config.features.num_folds):
-        output = storage.join(storage.absolute(config.train.output), f"fold-{fold}")
-        of_fold = replace(config, features=replace(config.features, fold=fold))
-        summary, scored = _train_run(of_fold, output)
-        summaries.append(summary)
-        parts.append(scored)
-    return _pooled(config, summaries, [part for part in parts if part is not None])
-
-
-def _pooled(config: Config, summaries: list[dict[str, Any]], parts: list[Scored]) -> dict[str, Any]:
-    """Mean of the folds' test AUCs; logits of different folds are not on one scale, so their ranks are not mixed."""
     output = storage.absolute(config.train.output)
-    values = [summary["test_auroc"] for summary in summaries]
-    report = {"test_auroc": float(np.mean(values)), "test_auroc_std": float(np.std(values, ddof=1)), "folds": values}
+    if not config.train.cross_validate:
+        return _train_run(config, output)
+    folds = []
+    for fold in range(config.features.num_folds):
+        of_fold = replace(config, features=replace(config.features, fold=fold))
+        folds.append(_train_run(of_fold, storage.join(output, f"fold-{fold}")))
+    values = [fold["test_auroc"] for fold in folds]
+    report = {  # logits of different folds are not on one scale, so their ranks are not mixed
+        "test_auroc": float(np.mean(values)),
+        "test_auroc_std": float(np.std(values, ddof=1)),
+        "folds": values,
+        "fold_intervals": [fold["test_auroc_interval"] for fold in folds],
+    }
     storage.write_json(storage.join(output, "metrics.json"), report)
     return {"run_dir": output, **report}
 
 
-def _train_run(config: Config, output: str) -> tuple[dict[str, Any], Scored | None]:
+def _train_run(config: Config, output: str) -> dict[str, Any]:
     run = RunDirectory(output)
     identity = {name: asdict(getattr(config, name)) for name in SECTIONS}
     if storage.exists(run.metrics):
         with storage.owned_directory(output, identity, neutral=NEUTRAL):
             logger.info("%s is finished; delete it to train again", output)
-            return _summary(run, storage.read_json(run.metrics)), None
+            return _summary(run, storage.read_json(run.metrics))
     table = FeatureTable.load(config.features.path, shared=_map_folder())
     table.check_text_mode(config.features.text_mode)
     for part in ("train", "validation", "test"):
@@ -110,11 +106,11 @@ def _train_run(config: Config, output: str) -> tuple[dict[str, Any], Scored | No
         with tracked(config.tracking, job="train", output=output, tags=tags) as tracker:
             tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "scaling")})
             _fit(config, table, run, tracker)
-            metrics, scored = finish_run(config, table, run)
+            metrics = finish_run(config, table, run)
             tracker.metrics(_headline(metrics), step=config.train.epochs)
             tracker.artefacts(run.detector, "detector")
             tracker.artefacts(run.figures, "figures")
-    return _summary(run, metrics), scored
+    return _summary(run, metrics)
 
 
 def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracker) -> None:
