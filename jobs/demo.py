@@ -50,4 +50,5 @@ if __name__ == "__main__":
         sections=[section.name for section in dataclasses.fields(Config)],
         needs="a named run: --config jobs/configs/sample.yaml",
         description=__doc__,
+        track=True,
     )

@@ -65,6 +65,10 @@ def read_columns(path: str, manifest: dict[str, Any], allocate: Allocate = _in_m
 
         list(pool.map(fill, range(len(files))))
     ids = pa.concat_tables(ids_and_generators).combine_chunks()
+    return _columns(arrays, ids)
+
+
+def _columns(arrays: dict[str, np.ndarray], ids: pa.Table) -> Columns:
     return Columns(
         image_features=arrays["image_features"],
         text_original=arrays.get("text_original"),
@@ -111,13 +115,7 @@ def read_shared_columns(path: str, manifest: dict[str, Any], folder: str) -> Col
             _write_map(path, manifest, folder)
     ids = _read_parquet(os.path.join(folder, "ids.parquet"), ["record_id", "generators"])
     maps = {name: np.load(os.path.join(folder, f"{name}.npy"), mmap_mode="r") for name in _names(manifest)}
-    return Columns(
-        image_features=maps["image_features"],
-        text_original=maps.get("text_original"),
-        text_positive=maps.get("text_positive"),
-        record_ids=tuple(ids["record_id"].to_pylist()),
-        generators=pa.concat_arrays(ids["generators"].chunks),
-    )
+    return _columns(maps, ids)
 
 
 def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:

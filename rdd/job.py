@@ -66,7 +66,9 @@ def _track(config: Config, name: str, sections: Sequence[str], summary: Summary)
     """The finished job as an MLflow run: its settings, and the numbers of its summary."""
     from rdd.tracking import tracked  # MLflow takes seconds to import
 
-    with tracked(config.tracking, job=name, output=str(summary["output"])) as tracker:
+    with tracked(
+        config.tracking, job=name, output=str(summary["output"] if "output" in summary else summary["run_dir"])
+    ) as tracker:
         tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in sections})
         numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
         tracker.metrics(numbers, step=0)

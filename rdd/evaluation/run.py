@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from rdd import storage
+from rdd.cli import leaf_of, leaves
 from rdd.config import Config
 from rdd.detector import Detector
 from rdd.evaluation.report import evaluate
@@ -41,6 +42,7 @@ def run_evaluation(config: Config) -> dict[str, Any]:
     with storage.owned_directory(output, identity, neutral={"evaluate.output"}):
         tags = {"rdd.features_manifest_sha256": table.manifest_sha256, "rdd.run": options.run}
         with tracked(config.tracking, job="evaluate", output=output, tags=tags) as tracker:
+            tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in identity})
             scored = score_part(detector, table, images)
             report = evaluate(scored, threshold=detector.threshold, resamples=options.resamples, seed=options.seed)
             write_figures(storage.join(output, "figures"), scored, detector.threshold, f"{options.part} of {options.run}")

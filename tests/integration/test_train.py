@@ -112,6 +112,11 @@ def test_a_run_makes_a_detector_that_evaluates_to_the_same(config: Config, tmp_p
     assert sorted(path.name for path in (run / "figures").iterdir()) == ["history.png", "logits.png", "roc.png"]
     evaluated = override(config, {"evaluate.run": str(run), "evaluate.output": str(tmp_path / "evaluated")})
     assert run_evaluation(evaluated)["test_auroc"] == summary["test_auroc"]
+    from mlflow import MlflowClient
+
+    (tracked,) = MlflowClient(config.tracking.uri).search_runs(["1"], "tags.`rdd.job` = 'evaluate'")
+    assert tracked.data.params["evaluate.part"] == "test"
+    assert tracked.data.metrics["test/auroc"] == summary["test_auroc"]
     detector = Detector.load(str(run / "detector"))
     assert detector.provenance["features_manifest_sha256"]
     assert run_training(config) == summary  # finished: nothing is done again

@@ -51,7 +51,7 @@ def test_a_tracked_job_is_an_mlflow_run_with_settings_and_numbers(monkeypatch, t
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setattr(sys, "argv", ["jobs/sample.py", "--sample.seed", "7", "--tracking.uri", uri])
-    work = {"output": str(tmp_path / "out"), "num_records": 3}
+    work = {"run_dir": str(tmp_path / "out"), "num_records": 3}
     for wait in ("1.0", "2.0"):  # the same output is the same run, with the settings that it began with
         monkeypatch.setattr(sys, "argv", [*sys.argv[:5], "--cluster.wait_s", wait])
         with pytest.raises(SystemExit):
