@@ -1,5 +1,6 @@
 """Differentiable exchange between processes, exact for one global loss that every rank computes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,57 +8,48 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def gather_own_gradient(values: Tensor, group: dist.ProcessGroup) -> Tensor:
+def gather_own_gradient(values: Tensor, group: dist.ProcessGroup, sizes: Sequence[int] | None = None) -> Tensor:
     """All ranks' values, end to end by rank; the gradient is the own slice, without communication.
 
     Every rank computes the same loss of the gathered values, so the own slice of the gradient is the gradient of that loss by
     the own values.
 
     Args:
-        values: ``(n,)``, n may differ between ranks.
+        values: ``(n,)`` or ``(n, k)``, n may differ between ranks.
         group: process group.
+        sizes: n of each rank, where the caller knows them; otherwise they are asked for, and the host waits for the answer.
 
     Returns:
-        ``(sum of n,)``.
+        ``(sum of n,)`` or ``(sum of n, k)``.
     """
-    return _Gather.apply(values, group)
+    return _Gather.apply(values, group, list(sizes) if sizes is not None else rank_sizes(len(values), group, values.device))
 
 
-def sum_over_ranks(values: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """The sum over ranks; the gradient is summed as well, since every rank's loss depends on every rank's values."""
-    return _Sum.apply(values, group)
+def rank_sizes(own: int, group: dist.ProcessGroup, device: torch.device) -> list[int]:
+    """The number of each rank; the host waits for the device."""
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(sizes, torch.tensor([own], device=device), group=group)
+    return torch.cat(sizes).tolist()
+
+
+def all_gathered(values: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """``(W, ...)``: values of one shape from W ranks, without gradient."""
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, values, group=group)
+    return torch.stack(parts)
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup) -> Tensor:
-        sizes = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(dist.get_world_size(group))]
-        dist.all_gather(sizes, torch.tensor([len(values)], device=values.device), group=group)
-        lengths = torch.cat(sizes).tolist()
-        padded = values.new_zeros(max(lengths))
+    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup, sizes: list[int]) -> Tensor:
+        padded = values.new_zeros(max(sizes), *values.shape[1:])
         padded[: len(values)] = values
-        parts = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(parts, padded, group=group)
+        parts = all_gathered(padded, group)
         rank = dist.get_rank(group)
-        start = sum(lengths[:rank])
-        ctx.own = slice(start, start + lengths[rank])
-        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+        start = sum(sizes[:rank])
+        ctx.own = slice(start, start + sizes[rank])
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return grads[0][ctx.own], None
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        total = values.clone()
-        dist.all_reduce(total, group=group)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        total = grads[0].clone()
-        dist.all_reduce(total, group=ctx.group)
-        return total, None
+        return grads[0][ctx.own], None, None

@@ -114,11 +114,20 @@ class Detector:
             ValueError: another encoder or width, or no text where it is needed.
         """
         self.check_encoder(table.manifest["encoder"])
-        table.check_text_mode(self.text_mode)
+        table.check_text_mode(self.text_mode_for(table))
+
+    def text_mode_for(self, table: FeatureTable) -> TextMode:
+        """How a feature set is scored: as in training, or by its images alone where it holds no text and none is needed."""
+        return self.text_mode if table.has_text or self.needs_text else "none"
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether every image must come with a caption."""
+        return self.text_mode != "none" and self.head.no_text is None
 
     @torch.no_grad()
     def logits(self, features: torch.Tensor) -> np.ndarray:
-        """Raw logits ``(N,)`` float64 of features ``(N, in_features)``."""
+        """Raw logits ``(N,)`` float64 of features ``(N, in_features)``, or of image features where no text is needed."""
         return self.head(features.to(torch.float32)).to(torch.float64).numpy()
 
     def score(self, images: Sequence[Image.Image], texts: Sequence[str] | None = None) -> np.ndarray:
@@ -126,7 +135,8 @@ class Detector:
 
         Args:
             images: N pictures.
-            texts: a caption each, where the detector's text mode is not ``none``.
+            texts: a caption each, where the detector's text mode is not ``none``; a detector that was trained with
+                ``model.text_dropout`` does without.
 
         Returns:
             ``(N,)`` float64 in [0, 1]: sigmoid of the logit, with the prior of the training set; 1 is generated.
@@ -148,9 +158,9 @@ class Detector:
                 f"images can not be scored without the encoder {of['model']} with weights {of['pretrained']} "
                 f"(sha256 {of['weights_sha256'][:12]}...); give it: Detector.load(path, encoder=ClipEncoder(model, weights))"
             )
-        if self.text_mode == "none":
-            if texts is not None:
-                raise ValueError("texts must be left out: this detector looks at images alone")
+        if self.text_mode == "none" and texts is not None:
+            raise ValueError("texts must be left out: this detector looks at images alone")
+        if texts is None and not self.needs_text:
             return self.encoder.encode_images(images)
         if texts is None or len(texts) != len(images):
             given = "none" if texts is None else len(texts)

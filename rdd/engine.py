@@ -6,8 +6,8 @@ normalises over it, gradients are summed, and every rank takes the same step.
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor
 from rdd.checkpoint import TrainState
 from rdd.collectives import gather_own_gradient
 from rdd.config import Config
-from rdd.features import Batch, FeatureTable, TextMode, global_batches, hash_pair, rank_slice
+from rdd.features import Batch, FeatureTable, TextMode, hash_pair, rank_slice
 from rdd.losses import CvarAucLoss
-from rdd.metrics import auroc
+from rdd.metrics import auroc, equal_error_rate, misranked_pairs
 from rdd.model import DetectorHead
 from rdd.sam import SAM
 from rdd.schedule import learning_rate
@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 _PREDICT_BATCH = 8192
 
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+"""Of weights and features; bf16 is for products under autocast."""
 
 
 class RunContext(Protocol):
@@ -46,6 +47,9 @@ class RunContext(Protocol):
     def save(self, state: TrainState, *, best: bool) -> None:
         """Keep a checkpoint as the last, and as the best if it is; called by every rank, written by one."""
 
+    def progress(self, epoch: int, step: int, steps: int) -> None:
+        """A step of an epoch is done, counted from 1; must be cheap."""
+
     def report(self, metrics: Mapping[str, float]) -> None:
         """Metrics of an epoch; called by every rank equally often."""
 
@@ -55,6 +59,8 @@ class Learner:
     """What a step changes and what it needs for it."""
 
     model: DetectorHead
+    forward: Callable[[Tensor], Tensor]
+    """The model, or the model compiled."""
     optimizer: SAM
     loss: CvarAucLoss
     config: Config
@@ -71,7 +77,11 @@ class Learner:
         model.set_group(context.group if is_global else None)
         options = config.optimizer
         base = torch.optim.AdamW(
-            model.parameters(), lr=options.lr, betas=(options.beta1, options.beta2), weight_decay=options.weight_decay
+            model.parameters(),
+            lr=options.lr,
+            betas=(options.beta1, options.beta2),
+            weight_decay=options.weight_decay,
+            fused=True,
         )
         loss = CvarAucLoss(
             alpha=config.loss.alpha,
@@ -82,52 +92,54 @@ class Learner:
             group=context.group if is_global else None,
         )
         optimizer = SAM(model.parameters(), base, rho=config.sam.rho, adaptive=config.sam.adaptive)
-        return cls(model, optimizer, loss, config, context)
+        forward = torch.compile(model) if config.train.compile else model
+        return cls(model, forward, optimizer, loss, config, context)
 
 
 def build_head(config: Config, in_features: int) -> DetectorHead:
     """The head of a config, on the CPU, in float32."""
     model = config.model
-    return DetectorHead(
-        in_features, hidden=model.hidden, layers=model.layers, dropout=model.dropout, activation=model.activation
-    )
+    return DetectorHead(in_features, **asdict(model))
 
 
-def train_step(learner: Learner, batch: Batch, *, step: int) -> dict[str, Tensor]:
+def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int] | None = None) -> dict[str, Tensor]:
     """One step of SAM, or of the base optimizer where SAM is off.
 
     Args:
         learner: changed in place.
         batch: this rank's share of the global batch.
         step: counted from 0 over the whole run; dropout masks are a function of (seed, step, rank).
+        sizes: images of each rank's share, where the caller knows them, so that nobody waits for the device.
 
     Returns:
-        Scalars on the device: ``loss``, ``loss_cvar``, ``loss_auc`` at the weights, ``grad_norm`` there, and ``sharpness``,
-        the loss at the worst point nearby minus the loss (NaN where SAM is off).
+        Scalars on the device: ``loss``, ``loss_cvar``, ``loss_auc`` at the weights, ``one_class_batches`` (1 or 0),
+        ``grad_norm`` at the weights, and ``sharpness``, the loss at the worst point nearby minus the loss (NaN without SAM).
 
     Raises:
         RuntimeError: the loss is not finite; no weight has moved.
     """
     sam, optimizer, model = learner.config.sam, learner.optimizer, learner.model
     model.train()
-    loss = _gradients(learner, batch, step=step, passing=0)
+    loss = _gradients(learner, batch, step=step, passing=0, sizes=sizes)
     metrics = {"loss": loss, **learner.loss.components}
     if not sam.enabled:
         gradients = [param.grad for param in model.parameters() if param.grad is not None]
         metrics["grad_norm"] = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         metrics["sharpness"] = torch.full_like(loss, float("nan"))
+        _clip_gradients(learner)
         optimizer.base_optimizer.step()
         return metrics
     metrics["grad_norm"] = optimizer.first_step()
     model.track_statistics(False)
-    worst = _gradients(learner, batch, step=step, passing=1 if sam.fresh_dropout else 0)
+    worst = _gradients(learner, batch, step=step, passing=1 if sam.fresh_dropout else 0, sizes=sizes)
     model.track_statistics(True)
+    _clip_gradients(learner)
     optimizer.second_step()
     metrics["sharpness"] = worst - loss
     return metrics
 
 
-def _gradients(learner: Learner, batch: Batch, *, step: int, passing: int) -> Tensor:
+def _gradients(learner: Learner, batch: Batch, *, step: int, passing: int, sizes: Sequence[int] | None) -> Tensor:
     """Loss of the batch, detached; its gradients are left in the parameters, those of the global batch on every rank."""
     context, config = learner.context, learner.config
     learner.optimizer.zero_grad()
@@ -135,13 +147,21 @@ def _gradients(learner: Learner, batch: Batch, *, step: int, passing: int) -> Te
     with torch.random.fork_rng(devices=devices):
         seed = hash_pair(config.train.seed, (step * 2 + passing) * context.world_size + context.rank)
         torch.manual_seed(seed)
-        loss = learner.loss(learner.model(batch.features), batch.labels)
+        with torch.autocast(context.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+            logits = learner.forward(batch.features)
+    loss = learner.loss(logits, batch.labels, sizes=sizes)
     # on a GPU this fails in stream order, before any kernel of the optimizer, and the host does not wait
     torch._assert_async(torch.isfinite(loss), f"the loss is not finite at step {step}; lower optimizer.lr or sam.rho")
     loss.backward()
     if context.group is not None:
         _sum_gradients(learner.model, context.group, share=1.0 if config.loss.scope == "global" else 1 / context.world_size)
     return loss.detach()
+
+
+def _clip_gradients(learner: Learner) -> None:
+    """Shorten the gradient that the optimizer is about to follow, where the config asks for it."""
+    if limit := learner.config.optimizer.max_grad_norm:
+        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), limit)
 
 
 def _sum_gradients(model: DetectorHead, group: dist.ProcessGroup, *, share: float) -> None:
@@ -153,45 +173,67 @@ def _sum_gradients(model: DetectorHead, group: dist.ProcessGroup, *, share: floa
     torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
 
 
-def train_epoch(learner: Learner, table: FeatureTable, images: Tensor, *, epoch: int) -> dict[str, float]:
-    """Every image once; the means of the steps' metrics.
+def train_steps(learner: Learner, table: FeatureTable, images: Tensor, *, epoch: int) -> Iterator[dict[str, Tensor]]:
+    """The steps of an epoch, every image once.
 
     Args:
         learner: changed in place.
         table: the features.
         images: ``(n,)`` images of the training part.
         epoch: counted from 0.
+
+    Yields:
+        The metrics of each step, see :func:`train_step`, and its learning rate.
     """
     config, context = learner.config, learner.context
-    batches = global_batches(images, seed=config.train.seed, epoch=epoch, batch_size=config.train.batch_size)
-    started = time.perf_counter()
-    sums: dict[str, Tensor] = {}
-    for number, batch in enumerate(batches):
+    options = config.train
+    batches = table.epoch_batches(
+        images, seed=options.seed, epoch=epoch, batch_size=options.batch_size, stratified=options.stratified
+    )
+    own = (rank_slice(batch, rank=context.rank, world_size=context.world_size) for batch in batches)
+    shares = table.batches(own, config.features.text_mode, device=context.device, dtype=DTYPES[options.precision])
+    for number, (whole, share) in enumerate(zip(batches, shares, strict=True)):
         step = epoch * len(batches) + number
-        rate = learning_rate(config.optimizer, step=step, steps_per_epoch=len(batches), epochs=config.train.epochs)
+        rate = learning_rate(config.optimizer, step=step, steps_per_epoch=len(batches), epochs=options.epochs)
         for group in learner.optimizer.param_groups:
             group["lr"] = rate
-        own = rank_slice(batch, rank=context.rank, world_size=context.world_size)
-        metrics = train_step(learner, _gathered(learner, table, own), step=step)
-        sums = {name: sums.get(name, torch.zeros_like(value)) + value for name, value in metrics.items()}
-    means = {f"train/{name}": float(value) / len(batches) for name, value in sums.items()}
+        sizes = [len(part) for part in whole.tensor_split(context.world_size)]
+        metrics = train_step(learner, share, step=step, sizes=sizes)
+        context.progress(epoch + 1, number + 1, len(batches))
+        yield metrics | {"lr": torch.tensor(rate)}
+
+
+def train_epoch(learner: Learner, table: FeatureTable, images: Tensor, *, epoch: int) -> dict[str, float]:
+    """One pass over the images, see :func:`train_steps`.
+
+    Returns:
+        Means of the steps' metrics, the number of batches of one class, the last learning rate, and the time.
+    """
+    started, steps = time.perf_counter(), 0
+    sums: dict[str, Tensor] = {}
+    rate = torch.zeros(())
+    for metrics in train_steps(learner, table, images, epoch=epoch):
+        rate = metrics.pop("lr")
+        sums = {name: sums[name] + value if steps else value for name, value in metrics.items()}
+        steps += 1
+    totals = {name: float(value) for name, value in sums.items()}
     seconds = time.perf_counter() - started
-    return means | {
-        "train/lr": rate,
-        "time/step_s": seconds / len(batches),
+    counted = {"train/one_class_batches": totals.pop("one_class_batches")}
+    return {f"train/{name}": total / steps for name, total in totals.items()} | {
+        **counted,
+        "train/lr": float(rate),
+        "time/step_s": seconds / steps,
         "time/samples_per_s": len(images) / seconds,
     }
 
 
-def _gathered(learner: Learner, table: FeatureTable, images: Tensor) -> Batch:
-    batch = table.gather(images, learner.config.features.text_mode)
-    device, dtype = learner.context.device, DTYPES[learner.config.train.precision]
-    return Batch(batch.features.to(device, dtype, non_blocking=True), batch.labels.to(device, dtype, non_blocking=True))
-
-
 @torch.no_grad()
 def predict(
-    model: DetectorHead, table: FeatureTable, images: Tensor, text_mode: TextMode, context: RunContext | None = None
+    model: DetectorHead,
+    table: FeatureTable,
+    images: Tensor,
+    text_mode: TextMode,
+    context: RunContext | None = None,
 ) -> Tensor:
     """Raw logits of some images.
 
@@ -199,7 +241,7 @@ def predict(
         model: the head; put into evaluation mode.
         table: the features.
         images: ``(n,)`` images.
-        text_mode: as in training.
+        text_mode: as in training; ``none`` also for a head with ``text_dropout``.
         context: given one, its ranks share the work and all get the whole.
 
     Returns:
@@ -207,16 +249,19 @@ def predict(
     """
     model.eval()
     reference = next(model.parameters())
-    own = images if context is None else rank_slice(images, rank=context.rank, world_size=context.world_size)
-    parts = [torch.empty(0, dtype=reference.dtype, device=reference.device)]
-    for chunk in own.split(_PREDICT_BATCH):
-        if len(chunk):
-            features = table.gather(chunk, text_mode).features
-            parts.append(model(features.to(reference.device, reference.dtype)))
-    logits = torch.cat(parts)
+    by_file = torch.argsort(table.order[images])  # read in the order in which they lie
+    own = images[by_file]
+    if context is not None:
+        own = rank_slice(own, rank=context.rank, world_size=context.world_size)
+    chunks = [chunk for chunk in own.split(_PREDICT_BATCH) if len(chunk)]
+    batches = table.batches(chunks, text_mode, device=reference.device, dtype=reference.dtype)
+    parts = [model(batch.features) for batch in batches]
+    logits = torch.cat([reference.new_empty(0), *parts])
     if context is not None and context.group is not None:
         logits = gather_own_gradient(logits, context.group)
-    return logits.to("cpu", torch.float64)
+    result = torch.empty(len(images), dtype=torch.float64)
+    result[by_file] = logits.to("cpu", torch.float64)
+    return result
 
 
 def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
@@ -247,8 +292,10 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
     labels = table.labels[validation].numpy()
     for epoch in range(state.epoch, config.train.epochs):
         metrics = train_epoch(learner, table, train, epoch=epoch)
-        logits = predict(learner.model, table, validation, config.features.text_mode, context)
-        metrics["val/auroc"] = auroc(logits.numpy(), labels)
+        logits = predict(learner.model, table, validation, config.features.text_mode, context).numpy()
+        metrics["val/auroc"] = auroc(logits, labels)
+        metrics["val/misranked_pairs"] = misranked_pairs(logits, labels)
+        metrics["val/equal_error_rate"] = equal_error_rate(logits, labels)
         best = metrics["val/auroc"] > state.best_auroc
         state = TrainState(
             epoch + 1,

@@ -21,61 +21,82 @@ from rdd.schema import FEATURE_DTYPE
 logger = logging.getLogger(__name__)
 
 _READ_THREADS = 8
+_MAP = "rows.npy"
 
 
 @dataclass(frozen=True)
 class Columns:
     """The columns of the files, end to end."""
 
-    image_features: np.ndarray
-    text_original: np.ndarray | None
-    text_positive: np.ndarray | None
+    rows: np.ndarray
+    """``(M, D)`` float16 of M images, and with text below them ``(R, D)`` of original, then of positive prompts."""
     record_ids: tuple[str, ...]
     generators: pa.ListArray
 
 
-Allocate = Callable[[tuple[int, int], str], np.ndarray]
-"""Makes the float16 array of a shape for a column."""
+@dataclass(frozen=True)
+class FileIndex:
+    """What the files hold besides features."""
+
+    files: tuple[str, ...]
+    first_image: np.ndarray
+    """``(files + 1,)`` images before each file."""
+    first_record: np.ndarray
+    """``(files + 1,)`` records before each file."""
+    record_ids: tuple[str, ...]
+    generators: pa.ListArray
 
 
-def _in_memory(shape: tuple[int, int], name: str) -> np.ndarray:
-    del name
+Allocate = Callable[[tuple[int, int]], np.ndarray]
+"""Makes the float16 array of a shape."""
+
+
+def _in_memory(shape: tuple[int, int]) -> np.ndarray:
     return np.empty(shape, dtype=FEATURE_DTYPE)
 
 
-def read_columns(path: str, manifest: dict[str, Any], allocate: Allocate = _in_memory) -> Columns:
-    """All files, each read and copied to its place by a thread."""
+def feature_files(path: str) -> list[str]:
+    """The Parquet files of a feature directory.
+
+    Raises:
+        RuntimeError: there is none.
+    """
     files = [file.path for file in storage.list_files(storage.join(path, "data"), suffix=".parquet")]
     if not files:
         raise RuntimeError(f"{path} holds a manifest and no Parquet file; embed again")
-    width, names = manifest["embed_dim"], _names(manifest)
+    return files
+
+
+def read_index(files: list[str]) -> FileIndex:
+    """Ids and generators of all files, and where each file begins."""
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        ids_and_generators = list(pool.map(_read_ids, files))
-        records = np.cumsum([0] + [ids.num_rows for ids in ids_and_generators])
-        images = np.cumsum([0] + [len(pc.list_flatten(ids["generators"])) for ids in ids_and_generators])
-        rows_of = {name: int(images[-1] if name == "image_features" else records[-1]) for name in names}
-        arrays = {name: allocate((rows, width), name) for name, rows in rows_of.items()}
-
-        def fill(number: int) -> None:
-            starts = {name: images if name == "image_features" else records for name in arrays}
-            table = _read_parquet(files[number], list(arrays))
-            for name, array in arrays.items():
-                first, last = starts[name][number], starts[name][number + 1]
-                _copy_binary(table[name], array[first:last], files[number])
-
-        list(pool.map(fill, range(len(files))))
-    ids = pa.concat_tables(ids_and_generators).combine_chunks()
-    return _columns(arrays, ids)
-
-
-def _columns(arrays: dict[str, np.ndarray], ids: pa.Table) -> Columns:
-    return Columns(
-        image_features=arrays["image_features"],
-        text_original=arrays.get("text_original"),
-        text_positive=arrays.get("text_positive"),
+        tables = list(pool.map(_read_ids, files))
+    ids = pa.concat_tables(tables).combine_chunks()
+    return FileIndex(
+        files=tuple(files),
+        first_image=np.cumsum([0] + [len(pc.list_flatten(table["generators"])) for table in tables]),
+        first_record=np.cumsum([0] + [table.num_rows for table in tables]),
         record_ids=tuple(ids["record_id"].to_pylist()),
         generators=pa.concat_arrays(ids["generators"].chunks),
     )
+
+
+def read_columns(files: list[str], manifest: dict[str, Any], allocate: Allocate = _in_memory) -> Columns:
+    """All files, each read and copied to its place by a thread."""
+    index, names = read_index(files), _names(manifest)
+    images, records = int(index.first_image[-1]), int(index.first_record[-1])
+    rows = allocate((images + (len(names) - 1) * records, manifest["embed_dim"]))
+    begins = {name: 0 if number == 0 else images + (number - 1) * records for number, name in enumerate(names)}
+
+    def fill(number: int) -> None:
+        table = _read_parquet(files[number], names)
+        for name, begin in begins.items():
+            firsts = index.first_image if name == "image_features" else index.first_record
+            _copy_binary(table[name], rows[begin + firsts[number] : begin + firsts[number + 1]], files[number])
+
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        list(pool.map(fill, range(len(files))))
+    return Columns(rows, index.record_ids, index.generators)
 
 
 def _names(manifest: dict[str, Any]) -> list[str]:
@@ -114,8 +135,8 @@ def read_shared_columns(path: str, manifest: dict[str, Any], folder: str) -> Col
         if not os.path.exists(folder):
             _write_map(path, manifest, folder)
     ids = _read_parquet(os.path.join(folder, "ids.parquet"), ["record_id", "generators"])
-    maps = {name: np.load(os.path.join(folder, f"{name}.npy"), mmap_mode="r") for name in _names(manifest)}
-    return _columns(maps, ids)
+    rows = np.load(os.path.join(folder, _MAP), mmap_mode="r")
+    return Columns(rows, tuple(ids["record_id"].to_pylist()), pa.concat_arrays(ids["generators"].chunks))
 
 
 def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:
@@ -125,11 +146,10 @@ def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:
     os.makedirs(beside)
     logger.info("writing the memory map of %s to %s", path, folder)
 
-    def allocate(shape: tuple[int, int], name: str) -> np.ndarray:
-        place = os.path.join(beside, f"{name}.npy")
-        return np.lib.format.open_memmap(place, mode="w+", dtype=FEATURE_DTYPE, shape=shape)
+    def allocate(shape: tuple[int, int]) -> np.ndarray:
+        return np.lib.format.open_memmap(os.path.join(beside, _MAP), mode="w+", dtype=FEATURE_DTYPE, shape=shape)
 
-    columns = read_columns(path, manifest, allocate)
+    columns = read_columns(feature_files(path), manifest, allocate)
     pq.write_table(
         pa.table({"record_id": list(columns.record_ids), "generators": columns.generators}),
         os.path.join(beside, "ids.parquet"),

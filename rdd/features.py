@@ -1,13 +1,15 @@
 """Features as tensors: Parquet to memory, splits by record, text modes, and the sequence of global batches.
 
-All of D3's features are 25 GB in float16, so every process can index every row: the columns are laid end to end in memory, or
-in one memory map per node that its processes share, and a batch is a gather by index. Nothing is permuted or copied per split.
+All of D3's features are 25 GB in float16, so every process can index every row: the columns are laid below each other in one
+matrix, in memory or in a memory map that the processes of a node share, and a batch is a gather by index. Nothing is permuted
+or copied per split.
 """
 
 import json
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,12 +20,15 @@ from torch import Tensor
 
 from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.feature_store import Columns, read_columns, read_shared_columns
+from rdd.feature_store import Columns, FileIndex, feature_files, read_columns, read_shared_columns
 from rdd.hashing import hash_strings, sha256_bytes
+from rdd.loader import gather_batches
 from rdd.schema import REAL, label_of
 
 Part = Literal["train", "validation", "test"]
 TextMode = Literal["shared", "official", "none"]
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,15 @@ class FeatureTable:
     often the embedding was interrupted.
     """
 
-    image_features: Tensor
-    """``(M, D)`` float16, in the order of the files."""
-    text_original: Tensor | None
-    """``(R, D)`` float16, one row a record, in the order of the files; None where the features hold no text."""
-    text_positive: Tensor | None
-    """The same of the longer prompt."""
+    rows: Tensor
+    """``(M, D)`` float16 of M images in the order of the files; with text, below them ``(R, D)`` of the original prompts of R
+    records, then of the positive ones."""
+    has_text: bool
+    """Whether prompts are there."""
     order: Tensor
-    """``(M,)`` int64: row of ``image_features`` of each image, sorted by record id."""
+    """``(M,)`` int64: row of each image, sorted by record id."""
     record_of: Tensor
-    """``(M,)`` int64: record of each image, a row of the text tensors."""
+    """``(M,)`` int64: record of each image, in the order of the files."""
     labels: Tensor
     """``(M,)`` float32 of each image."""
     generator_of: Tensor
@@ -61,7 +65,7 @@ class FeatureTable:
     generators: tuple[str, ...]
     """Names, ``real`` first."""
     record_ids: tuple[str, ...]
-    """Of each record, a row of the text tensors."""
+    """Of each record, in the order of the files."""
     manifest: dict[str, Any]
     """What jobs/embed.py wrote beside the features."""
     manifest_sha256: str
@@ -80,25 +84,19 @@ class FeatureTable:
             ValueError: there is no finished embedding at ``path``.
             RuntimeError: the files are not what the manifest says.
         """
-        manifest_path = storage.join(path, "manifest.json")
-        if not storage.exists(manifest_path):
-            raise ValueError(f"{path} holds no manifest.json, so no finished embedding; run jobs/embed.py to its end")
-        data = storage.read_bytes(manifest_path)
+        manifest, digest = read_manifest(path)
         try:
-            manifest, digest = json.loads(data), sha256_bytes(data)
+            # the layout is part of the name: a map of an older rdd is not taken for one of this
             columns = (
-                read_shared_columns(path, manifest, os.path.join(shared, digest)) if shared else read_columns(path, manifest)
+                read_shared_columns(path, manifest, os.path.join(shared, f"{digest}.rows"))
+                if shared
+                else read_columns(feature_files(path), manifest)
             )
-        except (json.JSONDecodeError, KeyError, pa.ArrowException) as error:
+        except (KeyError, pa.ArrowException) as error:
             raise RuntimeError(
                 f"{path} is not what jobs/embed.py wrote ({type(error).__name__}: {error}); embed again"
             ) from error
-        found, written = len(columns.record_ids), manifest["records_written"]
-        if found != written:
-            raise RuntimeError(f"{path} holds {found} records and its manifest says {written}; embed again")
-        if len(set(columns.record_ids)) != found:
-            raise RuntimeError(f"{path} holds record ids more than once; embed again")
-        return cls(**_indexed(columns), manifest=manifest, manifest_sha256=digest)
+        return cls(rows=_tensor(columns.rows), **index_images(path, columns, manifest, digest))
 
     def __len__(self) -> int:
         """Images in the table."""
@@ -107,7 +105,7 @@ class FeatureTable:
     @property
     def embed_dim(self) -> int:
         """Width D of a feature vector."""
-        return self.image_features.shape[1]
+        return int(self.manifest["embed_dim"])
 
     def width(self, text_mode: TextMode) -> int:
         """Columns of a batch's features."""
@@ -119,7 +117,7 @@ class FeatureTable:
         Raises:
             ValueError: the features hold no text.
         """
-        if text_mode != "none" and (self.text_original is None or self.text_positive is None):
+        if text_mode != "none" and not self.has_text:
             raise ValueError(
                 f"features.text_mode {text_mode} needs prompts and the features hold none; embed with embed.text true, "
                 "or set features.text_mode to none"
@@ -149,27 +147,60 @@ class FeatureTable:
         return images
 
     def gather(self, images: Tensor, text_mode: TextMode) -> Batch:
-        """Features and labels of some images.
+        """Features and labels of some images, in memory of their own.
 
         Args:
             images: ``(N,)`` int64.
             text_mode: shared: the original prompt for every image; official: the positive prompt for generated ones;
                 none: image features alone.
         """
-        features = torch.empty((len(images), self.width(text_mode)), dtype=torch.float32)
-        # index_select: indexing with brackets is four times slower on float16
-        features[:, : self.embed_dim] = self.image_features.index_select(0, self.order[images])
-        labels = self.labels[images]
-        if text_mode != "none":
-            self.check_text_mode(text_mode)
-            assert self.text_original is not None
-            assert self.text_positive is not None
-            records = self.record_of[images]
-            text = self.text_original.index_select(0, records)
-            if text_mode == "official":
-                text = torch.where(labels[:, None] > 0, self.text_positive.index_select(0, records), text)
-            features[:, self.embed_dim :] = text
-        return Batch(features, labels)
+        (batch,) = self.batches([images], text_mode)
+        return batch
+
+    def batches(
+        self,
+        parts: Iterable[Tensor],
+        text_mode: TextMode,
+        *,
+        device: torch.device = CPU,
+        dtype: torch.dtype = torch.float32,
+    ) -> Iterator[Batch]:
+        """Features and labels of one set of images after the other.
+
+        Args:
+            parts: of each batch, ``(N,)`` int64 images.
+            text_mode: as for :meth:`gather`.
+            device: where the batches go.
+            dtype: of features and labels.
+
+        Yields:
+            A batch, until the next one is asked for: it overwrites this one.
+        """
+        self.check_text_mode(text_mode)
+        parts = list(parts)
+        on = self.rows.device
+        numbers = (self.row_numbers(images, text_mode).to(on) for images in parts)
+        for images, features in zip(parts, gather_batches(self.rows, numbers, device=device, dtype=dtype), strict=True):
+            yield Batch(features, self.labels.index_select(0, images).to(device, dtype, non_blocking=True))
+
+    def row_numbers(self, images: Tensor, text_mode: TextMode) -> Tensor:
+        """Rows that make up the features of some images: ``(N, 1)``, or with text ``(N, 2)``."""
+        own = self.order.index_select(0, images)
+        if text_mode == "none":
+            return own[:, None]
+        prompt = self.record_of.index_select(0, images) + len(self)
+        if text_mode == "official":
+            prompt += self.labels.index_select(0, images).to(torch.int64) * len(self.record_ids)
+        return torch.stack([own, prompt], dim=1)
+
+    def epoch_batches(self, images: Tensor, *, seed: int, epoch: int, batch_size: int, stratified: bool) -> list[Tensor]:
+        """The sequence of global batches of an epoch, see :func:`global_batches`."""
+        labels = self.labels.index_select(0, images) if stratified else None
+        return global_batches(images, seed=seed, epoch=epoch, batch_size=batch_size, labels=labels)
+
+    def to(self, device: torch.device) -> "FeatureTable":
+        """The same table with its features in a device's memory."""
+        return replace(self, rows=self.rows.to(device))
 
 
 def split_records(record_ids: tuple[str, ...], config: FeaturesConfig) -> np.ndarray:
@@ -189,7 +220,7 @@ def split_records(record_ids: tuple[str, ...], config: FeaturesConfig) -> np.nda
     return np.where(test, "test", np.where(validation, "validation", "train"))
 
 
-def global_batches(images: Tensor, *, seed: int, epoch: int, batch_size: int) -> list[Tensor]:
+def global_batches(images: Tensor, *, seed: int, epoch: int, batch_size: int, labels: Tensor | None = None) -> list[Tensor]:
     """The batches of an epoch: a function of seed, epoch and batch size alone, not of the number of workers.
 
     Args:
@@ -197,13 +228,20 @@ def global_batches(images: Tensor, *, seed: int, epoch: int, batch_size: int) ->
         seed: of the run.
         epoch: counted from 0.
         batch_size: images in a global batch, at most.
+        labels: ``(n,)``; given them, each class is dealt to the batches evenly, to within one image.
 
     Returns:
         ceil(n / batch_size) tensors that hold every image once and differ by at most one in length.
     """
     generator = torch.Generator().manual_seed(hash_pair(seed, epoch))
-    shuffled = images[torch.randperm(len(images), generator=generator)]
-    return list(shuffled.tensor_split(-(-len(images) // batch_size)))
+    shuffled = torch.randperm(len(images), generator=generator)
+    number = -(-len(images) // batch_size)
+    if labels is None:
+        return list(images[shuffled].tensor_split(number))
+    dealt = shuffled[torch.argsort(labels[shuffled], stable=True)]  # one class after the other, dealt out like cards
+    batches = [images[dealt[first::number]] for first in range(number)]
+    # within a batch the classes are mixed again, since ranks take consecutive slices
+    return [batch[torch.randperm(len(batch), generator=generator)] for batch in batches]
 
 
 def rank_slice(batch: Tensor, *, rank: int, world_size: int) -> Tensor:
@@ -216,29 +254,55 @@ def hash_pair(seed: int, number: int) -> int:
     return int(hash_strings([str(number)], seed=seed)[0] >> np.uint64(1))
 
 
-def _indexed(columns: Columns) -> dict[str, Any]:
-    """The small per-image tensors, in the order of record ids."""
-    counts = np.asarray(pc.list_value_length(columns.generators))
+def read_manifest(path: str) -> tuple[dict[str, Any], str]:
+    """The manifest of a feature directory and its SHA-256, the identity of the features.
+
+    Raises:
+        ValueError: there is no finished embedding at ``path``.
+        RuntimeError: the manifest is torn.
+    """
+    place = storage.join(path, "manifest.json")
+    if not storage.exists(place):
+        raise ValueError(f"{path} holds no manifest.json, so no finished embedding; run jobs/embed.py to its end")
+    data = storage.read_bytes(place)
+    try:
+        return json.loads(data), sha256_bytes(data)
+    except json.JSONDecodeError as error:
+        raise RuntimeError(f"{place} is not what jobs/embed.py wrote ({error}); embed again") from error
+
+
+def index_images(path: str, found: Columns | FileIndex, manifest: dict[str, Any], digest: str) -> dict[str, Any]:
+    """The fields of a table besides its features, images in the order of record ids.
+
+    Raises:
+        RuntimeError: the files are not what the manifest says.
+    """
+    records, written = len(found.record_ids), manifest.get("records_written")
+    if records != written:
+        raise RuntimeError(f"{path} holds {records} records and its manifest says {written}; embed again")
+    if len(set(found.record_ids)) != records:
+        raise RuntimeError(f"{path} holds record ids more than once; embed again")
+    counts = np.asarray(pc.list_value_length(found.generators))
     starts = np.cumsum(counts) - counts
-    by_id = np.array(sorted(range(len(columns.record_ids)), key=columns.record_ids.__getitem__), dtype=np.int64)
+    by_id = np.array(sorted(range(records), key=found.record_ids.__getitem__), dtype=np.int64)
     record_of = np.repeat(by_id, counts[by_id])
     within = np.arange(len(record_of)) - np.repeat(np.cumsum(counts[by_id]) - counts[by_id], counts[by_id])
     order = starts[record_of] + within
-    names = pc.list_flatten(columns.generators).dictionary_encode()
+    names = pc.list_flatten(found.generators).dictionary_encode()
     generators = sorted(names.dictionary.to_pylist(), key=lambda name: (name != REAL, name))
     rank = np.array([generators.index(name) for name in names.dictionary.to_pylist()], dtype=np.int64)
     generator_of = rank[np.asarray(names.indices)][order]
     label_by_generator = np.array([label_of(name) for name in generators], dtype=np.float32)
     return {
-        "image_features": _tensor(columns.image_features),
-        "text_original": None if columns.text_original is None else _tensor(columns.text_original),
-        "text_positive": None if columns.text_positive is None else _tensor(columns.text_positive),
+        "has_text": bool(manifest["text"]),
         "order": torch.from_numpy(order),
         "record_of": torch.from_numpy(record_of),
         "labels": torch.from_numpy(label_by_generator[generator_of]),
         "generator_of": torch.from_numpy(generator_of),
         "generators": tuple(generators),
-        "record_ids": columns.record_ids,
+        "record_ids": found.record_ids,
+        "manifest": manifest,
+        "manifest_sha256": digest,
     }
 
 

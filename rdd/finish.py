@@ -14,7 +14,7 @@ from rdd.detector import Detector
 from rdd.engine import build_head, predict
 from rdd.evaluation.figures import histogram_figure, history_figure, roc_figure
 from rdd.evaluation.report import Scored, evaluate
-from rdd.features import FeatureTable
+from rdd.features import FeatureTable, TextMode
 from rdd.metrics import threshold_at
 from rdd.provenance import provenance
 from rdd.run_directory import RunDirectory
@@ -42,20 +42,24 @@ def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> dict[s
     scored = score_part(detector, table, table.split(config.features, "test"))
     options = config.evaluate
     test = evaluate(scored, threshold=detector.threshold, resamples=options.resamples, seed=options.seed)
+    without_text = None
+    if not detector.needs_text and detector.text_mode != "none":
+        blind = score_part(detector, table, table.split(config.features, "test"), "none")
+        without_text = evaluate(blind, threshold=detector.threshold, resamples=options.resamples, seed=options.seed)
     detector.metrics = {"test": test, "validation_auroc": best.best_auroc, "best_epoch": best.best_epoch}
     detector.save(run.detector)
     write_figures(run.figures, scored, detector.threshold, "test set")
     storage.write_bytes(storage.join(run.figures, "history.png"), history_figure(last.history, "training"))
-    metrics = {**detector.metrics, "history": last.history}
+    metrics = {**detector.metrics, "test_without_text": without_text, "history": last.history}
     storage.write_json(run.metrics, metrics)
     return metrics
 
 
-def score_part(detector: Detector, table: FeatureTable, images: torch.Tensor) -> Scored:
-    """Logits of some images of a feature set."""
+def score_part(detector: Detector, table: FeatureTable, images: torch.Tensor, text_mode: TextMode | None = None) -> Scored:
+    """Logits of some images of a feature set, with the text that the detector takes of it unless another mode is given."""
     names = np.array(table.generators)
     return Scored(
-        logits=predict(detector.head, table, images, detector.text_mode).numpy(),
+        logits=predict(detector.head, table, images, text_mode or detector.text_mode_for(table)).numpy(),
         labels=table.labels[images].numpy(),
         generators=names[table.generator_of[images].numpy()],
         records=table.record_of[images].numpy(),

@@ -5,7 +5,7 @@ gives the gradient of that value with respect to rank r's own inputs. Parameter 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -23,8 +23,8 @@ def cvar_loss(losses: Tensor, *, alpha: float, group: dist.ProcessGroup | None =
 
     .. math:: \min_\lambda \; \lambda + \tfrac{1}{\alpha n} \sum_i [\ell_i - \lambda]_+
 
-    A minimiser is the ceil(alpha n)-th largest loss. Put in, the sum is that of the losses above it and a fraction of the
-    loss at it: no difference is formed, so nothing cancels however small the losses are.
+    A minimiser is the ceil(alpha n)-th largest loss. Put in, the sum is that of the largest losses down to it, less the part
+    of its own weight that alpha n lacks: at most half of what is summed, so nothing cancels however small the losses are.
 
     Args:
         losses: ``(N,)`` float, one loss per example, with grad.
@@ -53,8 +53,12 @@ def cvar_loss(losses: Tensor, *, alpha: float, group: dist.ProcessGroup | None =
         raise ValueError("losses must hold at least one example, got none")
     mass = alpha * len(losses)
     count = min(len(losses), max(1, math.ceil(mass - 1e-9)))  # 0.8 * 10 is a little more than 8 in floating point
-    worst = torch.topk(losses, count).values
-    return (worst[:-1].sum() + (mass - (count - 1)) * worst[-1]) / mass
+    if count == 1:
+        return losses.amax()
+    worst = torch.topk(losses, count, sorted=False).values
+    missing = count - mass  # of the weight of the boundary example, the smallest of them
+    total = worst.sum() if missing < 1e-9 else worst.sum() - missing * worst.amin()
+    return total / mass
 
 
 def pairwise_auc_loss(
@@ -131,16 +135,29 @@ class CvarAucLoss:
         self._alpha, self._gamma, self._eta, self._p = alpha, gamma, eta, p
         self._group, self._auc_on = group, auc_on
         self.components: dict[str, Tensor] = {}
-        """The two terms of the last call, detached: ``loss_cvar`` and ``loss_auc``."""
+        """Of the last call, detached: ``loss_cvar``, ``loss_auc``, and ``one_class_batches``, 1 where a class was absent."""
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss of ``(N,)`` raw logits and labels (0 real, 1 generated): a scalar, at least float32."""
+    def __call__(self, logits: Tensor, labels: Tensor, *, sizes: Sequence[int] | None = None) -> Tensor:
+        """The loss.
+
+        Args:
+            logits: ``(N,)`` raw.
+            labels: ``(N,)``: 0 real, 1 generated.
+            sizes: N of each rank of the group, where the caller knows them, so that nobody waits for the device.
+
+        Returns:
+            Scalar, at least float32.
+        """
         logits = _at_least_float32(logits)
-        losses = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
-        cvar = cvar_loss(losses, alpha=self._alpha, group=self._group)
+        labels = labels.to(logits.dtype)
+        if self._group is not None:  # once for both terms, which then are the same on every rank
+            logits, labels = gather_own_gradient(torch.stack([logits, labels], 1), self._group, sizes).unbind(1)
+        losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        cvar = cvar_loss(losses, alpha=self._alpha)
         compared = torch.sigmoid(logits) if self._auc_on == "scores" else logits
-        auc = pairwise_auc_loss(compared, labels, eta=self._eta, p=self._p, group=self._group)
-        self.components = {"loss_cvar": cvar.detach(), "loss_auc": auc.detach()}
+        auc = pairwise_auc_loss(compared, labels, eta=self._eta, p=self._p)
+        one_class = (labels.amin() == labels.amax()).to(logits.dtype)
+        self.components = {"loss_cvar": cvar.detach(), "loss_auc": auc.detach(), "one_class_batches": one_class}
         return self._gamma * cvar + (1 - self._gamma) * auc
 
 

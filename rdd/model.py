@@ -1,14 +1,14 @@
 """The MLP head: features to one raw logit an image."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rdd.collectives import sum_over_ranks
+from rdd.collectives import all_gathered
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.01)}
 
@@ -24,6 +24,8 @@ class DetectorHead(nn.Module):
         layers: hidden layers.
         dropout: probability in [0, 1).
         activation: ``relu`` as in the paper, ``leaky_relu`` (slope 0.01) as in the official code.
+        text_dropout: probability in [0, 1) that the second half of an image's features, its text, is replaced by a learned
+            vector in training. Above 0 the head works without text, too.
     """
 
     def __init__(
@@ -34,8 +36,11 @@ class DetectorHead(nn.Module):
         layers: int = 3,
         dropout: float = 0.335,
         activation: Literal["relu", "leaky_relu"] = "relu",
+        text_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.text_dropout = text_dropout
+        self.no_text = nn.Parameter(torch.zeros(in_features // 2)) if text_dropout > 0 else None
         blocks: list[nn.Module] = []
         width = in_features
         for _ in range(layers):
@@ -48,8 +53,28 @@ class DetectorHead(nn.Module):
         self.out = nn.Linear(width, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Raw logits ``(N,)`` of features ``(N, in_features)``; positive means generated."""
-        return self.out(self.hidden(features)).squeeze(-1)
+        """Raw logits of images; positive means generated.
+
+        Args:
+            features: ``(N, in_features)``; a head with ``text_dropout`` also takes the first half alone, images without text.
+
+        Returns:
+            ``(N,)``, in the precision of the weights also under autocast, since a rounded logit makes ties.
+        """
+        if self.no_text is not None:
+            features = self._without_some_text(features, self.no_text)
+        hidden = self.hidden(features)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.out(hidden.to(self.out.weight.dtype)).squeeze(-1)
+
+    def _without_some_text(self, features: Tensor, no_text: Tensor) -> Tensor:
+        if features.shape[1] == len(no_text):
+            return torch.cat([features, no_text.expand(len(features), -1)], dim=1)
+        if not self.training:
+            return features
+        image, text = features.chunk(2, dim=1)
+        dropped = torch.rand(len(features), 1, device=features.device) < self.text_dropout
+        return torch.cat([image, torch.where(dropped, no_text, text)], dim=1)
 
     def set_group(self, group: dist.ProcessGroup | None) -> None:
         """Normalise over the batch of all ranks of a process group, or over the own batch."""
@@ -82,13 +107,72 @@ class GlobalBatchNorm(nn.BatchNorm1d):
         if self.group is None:
             mean, var = (self.running_mean, self.running_var) if self.track else (None, None)
             return functional.batch_norm(input, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
-        rows = input.new_tensor([float(len(input))])
-        sums = sum_over_ranks(torch.cat([input.sum(0), rows]), self.group)
-        count = sums[-1].detach()
-        centred = input - sums[:-1] / count
-        var = sum_over_ranks(centred.square().sum(0), self.group) / count
+        return self._over_ranks(input, self.group)
+
+    @torch.compiler.disable
+    def _over_ranks(self, input: Tensor, group: dist.ProcessGroup) -> Tensor:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        mean, var, count = global_moments(input.detach(), group)
         if self.track:
             with torch.no_grad():
-                self.running_mean.lerp_(sums[:-1] / count, self.momentum)
-                self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
-        return centred * torch.rsqrt(var + self.eps) * self.weight + self.bias
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+                self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
+        return _GlobalNorm.apply(input, self.weight, self.bias, mean, var, count, self.eps, group)
+
+
+def global_moments(values: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance of each column over the rows of all ranks, and the number of rows.
+
+    One exchange of each rank's rows, mean and sum of centred squares, put together without a difference of large numbers
+    (Chan, Golub & LeVeque, 1983).
+    """
+    rows = len(values)
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    var, mean = torch.var_mean(values, 0, correction=0) if rows else (values.new_zeros(values.shape[1]),) * 2
+    own = torch.cat([values.new_full((1,), rows), mean, var])
+    counts, means, variances = all_gathered(own, group).split([1, len(mean), len(mean)], dim=1)
+    count = counts.sum()
+    weights = counts / count
+    total = (weights * means).sum(0)
+    return total, (weights * (variances + (means - total).square())).sum(0), count
+
+
+class _GlobalNorm(torch.autograd.Function):
+    """Normalisation by given moments that are functions of the input of all ranks: as torch's SyncBatchNorm, on any device."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        count: Tensor,
+        eps: float,
+        group: dist.ProcessGroup,
+    ) -> Tensor:
+        ctx.save_for_backward(input, weight, mean, var, count)
+        ctx.eps, ctx.group = eps, group
+        return functional.batch_norm(input, mean, var, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        input, weight, mean, var, count = ctx.saved_tensors
+        (grad,) = grads
+        inverse = torch.rsqrt(var + ctx.eps)
+        sum_grad = grad.sum(0, dtype=mean.dtype)
+        sum_product = ((input - mean.to(input.dtype)) * grad).sum(0, dtype=mean.dtype) * inverse
+        grad_weight, grad_bias = sum_product, sum_grad  # of the own rows: the caller sums parameters over ranks
+        sums = torch.cat([sum_grad, sum_product])
+        dist.all_reduce(sums, group=ctx.group)
+        sum_grad, sum_product = (sums / count).chunk(2)
+        # weight * inverse * (grad - mean grad - normalised * mean of grad * normalised), as one affine map of grad and input
+        scale = weight * inverse
+        of_input = -scale * sum_product * inverse
+        offset = -scale * sum_grad - of_input * mean
+        dtype = input.dtype
+        grad_input = torch.addcmul(torch.addcmul(offset.to(dtype), grad, scale.to(dtype)), input, of_input.to(dtype))
+        return grad_input, grad_weight, grad_bias, None, None, None, None, None

@@ -1,5 +1,7 @@
 """A training run's directory: config.yaml, checkpoints/, metrics.json, figures/, detector/."""
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -8,6 +10,11 @@ import torch.distributed as dist
 
 from rdd import storage
 from rdd.checkpoint import TrainState, load_state, save_state
+
+logger = logging.getLogger(__name__)
+
+SAY_S = 10.0
+"""Seconds between two words about where an epoch stands."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,18 @@ class RunDirectory:
         """Metrics of the epochs so far, without reading a checkpoint."""
         return storage.read_json(self._history) if storage.exists(self._history) else []
 
+    def save_progress(self, epoch: int, step: int, steps: int) -> None:
+        """Note where the epoch stands, for whoever watches."""
+        storage.write_json(self._progress, {"epoch": epoch, "step": step, "steps": steps})
+
+    def progress(self) -> dict[str, int] | None:
+        """Where the epoch stands, as last noted."""
+        return storage.read_json(self._progress) if storage.exists(self._progress) else None
+
+    @property
+    def _progress(self) -> str:
+        return storage.join(self.path, "checkpoints", "progress.json")
+
     @property
     def _history(self) -> str:
         return storage.join(self.path, "checkpoints", "history.json")
@@ -72,6 +91,7 @@ class LocalContext:
     def __init__(self, run: RunDirectory, on_epoch: Callable[[Mapping[str, float]], None], device: str = "cpu") -> None:
         self._run = run
         self._on_epoch = on_epoch
+        self._said = time.monotonic()
         self.device = torch.device(device)
 
     def load(self) -> TrainState | None:
@@ -81,6 +101,12 @@ class LocalContext:
     def save(self, state: TrainState, *, best: bool) -> None:
         """Keep a checkpoint."""
         self._run.save(state, best=best)
+
+    def progress(self, epoch: int, step: int, steps: int) -> None:
+        """Say where a long epoch stands."""
+        if time.monotonic() - self._said >= SAY_S:
+            self._said = time.monotonic()
+            logger.info("epoch %d: step %d of %d", epoch, step, steps)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Pass the metrics of an epoch on."""

@@ -1,5 +1,6 @@
 """A rank of a Ray Train run, as the engine sees it."""
 
+import time
 from collections.abc import Mapping
 
 import ray.train
@@ -8,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from rdd.checkpoint import TrainState
-from rdd.run_directory import RunDirectory
+from rdd.run_directory import SAY_S, RunDirectory
 
 
 class RayContext:
@@ -25,6 +26,7 @@ class RayContext:
         self.group: dist.ProcessGroup | None = dist.group.WORLD if self.world_size > 1 else None
         self.device: torch.device = ray.train.torch.get_device()
         self._run = run
+        self._noted = time.monotonic()
 
     def load(self) -> TrainState | None:
         """The last checkpoint, if the run has one."""
@@ -34,6 +36,12 @@ class RayContext:
         """Rank 0 writes; the others hold the same state."""
         if self.rank == 0:
             self._run.save(state, best=best)
+
+    def progress(self, epoch: int, step: int, steps: int) -> None:
+        """Rank 0 notes it in the run directory, which the driver watches."""
+        if self.rank == 0 and time.monotonic() - self._noted >= SAY_S:
+            self._noted = time.monotonic()
+            self._run.save_progress(epoch, step, steps)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """To the driver, from every rank."""

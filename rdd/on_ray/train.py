@@ -1,8 +1,6 @@
 """Training on Ray Train: N workers on one path, killed and started again, and the detector at the end."""
 
 import logging
-import os
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,6 +19,7 @@ from rdd.engine import fit
 from rdd.features import FeatureTable
 from rdd.finish import finish_run
 from rdd.on_ray.context import RayContext
+from rdd.on_ray.hold import hold_features, place_of
 from rdd.on_ray.session import ray_session, resources_held
 from rdd.on_ray.watch import Background
 from rdd.run_directory import LocalContext, RunDirectory
@@ -64,7 +63,7 @@ def run_training(config: Config) -> dict[str, Any]:
             f"{config.features.path} holds no manifest.json, so no finished embedding; run jobs/embed.py to its end"
         )
     scaling, workers = config.scaling, config.scaling.num_workers
-    if workers == 0:
+    if workers == 0 and place_of(config.features) != "stream":
         return _train(config)
     bundles = [{"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker}] * workers
     with ray_session(config.cluster, bundles, knobs="scaling.num_workers, cpus_per_worker or gpus_per_worker"):
@@ -97,7 +96,7 @@ def _train_run(config: Config, output: str) -> dict[str, Any]:
         with storage.owned_directory(output, identity, neutral=NEUTRAL):
             logger.info("%s is finished; delete it to train again", output)
             return _summary(run, storage.read_json(run.metrics))
-    table = FeatureTable.load(config.features.path, shared=_map_folder())
+    table = hold_features(config.features)
     table.check_text_mode(config.features.text_mode)
     for part in ("train", "validation", "test"):
         table.split(config.features, part)  # refuses a part of one class before the directory is this run's
@@ -139,16 +138,19 @@ def _fit_on_workers(config: Config, run: RunDirectory, on_epoch: Callable[[Mappi
     # Ray wants a place that all workers share, if only to write that it was there; checkpoints are in the run directory
     ray_folder = storage.join(run.path, ".ray")
     background = Background(_trainer(config, run, ray_folder).fit)
-    running = True
+    running, progress = True, run.progress()
     while running:
         running = background.running()
-        history = run.history()
+        history, latest = run.history(), run.progress()
+        if latest is not None and latest != progress:
+            progress, moved = latest, time.monotonic()
+            logger.info("epoch %d: step %d of %d", latest["epoch"], latest["step"], latest["steps"])
         for metrics in history[seen:]:
             on_epoch(metrics)
             seen, moved = len(history), time.monotonic()
         if time.monotonic() - moved > config.train.stall_timeout_s:
             raise RuntimeError(
-                f"no epoch for {config.train.stall_timeout_s:g} s after epoch {seen}, held: {resources_held()}; "
+                f"no step for {config.train.stall_timeout_s:g} s after epoch {seen}, held: {resources_held()}; "
                 "the same command goes on where it stopped"
             )
     storage.delete_directory(ray_folder)
@@ -178,12 +180,8 @@ def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer
 def _train_on_worker(given: dict[str, Any]) -> None:
     config, run = given["config"], given["run"]
     torch.set_num_threads(config.train.threads_per_worker)
-    fit(config, FeatureTable.load(config.features.path, shared=_map_folder()), RayContext(run))
-
-
-def _map_folder() -> str:
-    """Where a node keeps its memory maps of features, for all processes of this user."""
-    return os.environ.get("RDD_MAP_DIR") or os.path.join(tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
+    context = RayContext(run)
+    fit(config, hold_features(config.features, device=context.device, group=context.group), context)
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:

@@ -26,16 +26,15 @@ def make_table(records: int = 80) -> FeatureTable:
     images = torch.randn(3 * records, FEATURES, generator=generator)
     labels = torch.tensor([0.0, 1.0, 1.0]).repeat(records)
     return FeatureTable(
-        image_features=(images + 0.7 * labels[:, None]).half(),
-        text_original=None,
-        text_positive=None,
+        rows=(images + 0.7 * labels[:, None]).half(),
+        has_text=False,
         order=torch.arange(3 * records),
         record_of=torch.arange(records).repeat_interleave(3),
         labels=labels,
         generator_of=torch.tensor([0, 1, 2]).repeat(records),
         generators=("real", "a", "b"),
         record_ids=tuple(f"r{i}" for i in range(records)),
-        manifest={},
+        manifest={"embed_dim": FEATURES},
         manifest_sha256="",
     )
 

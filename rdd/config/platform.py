@@ -1,0 +1,56 @@
+"""Settings of where a job runs and where it is tracked."""
+
+from dataclasses import dataclass
+
+from rdd.config.checks import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingConfig:
+    """Workers of the training run."""
+
+    num_workers: int = 1
+    """Ray Train workers, at least 0; 0 trains in the driver, without the trainer's start-up."""
+    cpus_per_worker: float = 1.0
+    """CPUs that Ray reserves for a worker, above 0."""
+    gpus_per_worker: float = 0.0
+    """GPUs that Ray reserves for a worker, at least 0."""
+
+    def __post_init__(self) -> None:
+        check(self.num_workers >= 0, "scaling.num_workers", "be at least 0", self.num_workers)
+        check(self.cpus_per_worker > 0, "scaling.cpus_per_worker", "be above 0", self.cpus_per_worker)
+        check(self.gpus_per_worker >= 0, "scaling.gpus_per_worker", "be at least 0", self.gpus_per_worker)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """MLflow."""
+
+    enabled: bool = True
+    """Whether the job is an MLflow run."""
+    uri: str = ""
+    """Tracking server or sqlite:///FILE; by default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."""
+    experiment: str = "rdd"
+    """Experiment of the runs."""
+    run_name: str = ""
+    """Name of the run; by default that of its directory."""
+
+    def __post_init__(self) -> None:
+        check(bool(self.experiment), "tracking.experiment", "name an experiment", repr(self.experiment))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """The Ray that a job runs on."""
+
+    address: str = "auto"
+    """auto: the running cluster if there is one, else a local Ray; local: always a local Ray; else the cluster's address."""
+    num_cpus: int = 0
+    """CPUs of a local Ray, at least 0; 0 takes those of the machine."""
+    wait_s: float = 0.0
+    """Seconds, at least 0, to wait for a running cluster to grow to what the job needs (autoscaling)."""
+
+    def __post_init__(self) -> None:
+        check(bool(self.address), "cluster.address", "be auto, local or an address", repr(self.address))
+        check(self.num_cpus >= 0, "cluster.num_cpus", "be at least 0", self.num_cpus)
+        check(0 <= self.wait_s < float("inf"), "cluster.wait_s", "be at least 0 and finite", self.wait_s)

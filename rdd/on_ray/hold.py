@@ -1,0 +1,82 @@
+"""Where the features of a run are held: GPU memory, one memory map a node, or nowhere."""
+
+import logging
+import os
+import shutil
+import tempfile
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+from rdd import storage
+from rdd.config import FeaturesConfig
+from rdd.features import CPU, FeatureTable
+from rdd.on_ray.stream import StreamedTable
+
+logger = logging.getLogger(__name__)
+
+_GPU_SHARE = 0.5  # of a GPU's free memory: the head and its activations need little, other trials may come
+_MEMORY_SHARE = 0.8  # of a node's memory: a map that is larger is read from disk at every step
+
+
+Place = Literal["device", "map", "stream"]
+
+
+def hold_features(
+    config: FeaturesConfig, *, device: torch.device = CPU, group: dist.ProcessGroup | None = None
+) -> FeatureTable:
+    """The table of a run, held as ``features.held`` says or where its size fits; the log says which.
+
+    Args:
+        config: path and wish.
+        device: where the head is.
+        group: ranks that must agree: streamed features come in another order.
+
+    Raises:
+        ValueError: there is no finished embedding.
+    """
+    place = place_of(config, device)
+    if group is not None and _any_rank(place == "stream", device, group):
+        place = "stream"
+    where = {"device": f"memory of {device}", "map": f"one memory map a node, in {map_folder()}", "stream": "Ray Data's stream"}
+    logger.info("features: %.3g GiB, held in %s", feature_bytes(config.path) / 2**30, where[place])
+    if place == "stream":
+        return StreamedTable.open(config.path, shuffle_mib=config.shuffle_mib)
+    table = FeatureTable.load(config.path, shared=map_folder())
+    return table.to(device) if place == "device" else table
+
+
+def place_of(config: FeaturesConfig, device: torch.device = CPU) -> Place:
+    """Where a process holds the features; what is asked to be in GPU memory is a map where there is no GPU: on the driver."""
+    size = feature_bytes(config.path)
+    on_gpu = device.type == "cuda"
+    if config.held == "stream":
+        return "stream"
+    if on_gpu and (
+        config.held == "device" or (config.held == "auto" and size <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+    ):
+        return "device"
+    return "map" if config.held != "auto" or _map_fits(size) else "stream"
+
+
+def feature_bytes(path: str) -> int:
+    """Size of the features at a path; their columns are not compressed."""
+    return sum(file.size for file in storage.list_files(storage.join(path, "data"), suffix=".parquet"))
+
+
+def map_folder() -> str:
+    """Where a node keeps its memory maps of features, for all processes of this user."""
+    return os.environ.get("RDD_MAP_DIR") or os.path.join(tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
+
+
+def _map_fits(size: int) -> bool:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    os.makedirs(map_folder(), exist_ok=True)
+    return size <= _MEMORY_SHARE * memory and size <= shutil.disk_usage(map_folder()).free
+
+
+def _any_rank(value: bool, device: torch.device, group: dist.ProcessGroup) -> bool:
+    anywhere = torch.tensor(float(value), device=device)
+    dist.all_reduce(anywhere, op=dist.ReduceOp.MAX, group=group)
+    return bool(anywhere)

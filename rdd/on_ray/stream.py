@@ -1,0 +1,144 @@
+"""Features that fit neither memory nor disk of a node: read again each epoch, through Ray Data.
+
+The sequence of global batches stays a function of (seed, epoch, batch size) and of the features, not of the number of workers:
+files come in a random order, and images are shuffled within windows of whole batches. Every rank reads what its own share of
+a window needs.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from torch import Tensor
+
+from rdd.feature_store import FileIndex, feature_files, read_columns, read_index
+from rdd.features import CPU, Batch, FeatureTable, TextMode, global_batches, hash_pair, index_images, read_manifest
+
+_TASKS = 2  # windows on their way: one is read while another is trained on
+
+
+@dataclass(frozen=True)
+class StreamedTable(FeatureTable):
+    """A table whose features stay where they are; only ids, labels and places are in memory."""
+
+    index: FileIndex
+    window_bytes: int
+    """Features that are shuffled together."""
+
+    @classmethod
+    def open(cls, path: str, *, shuffle_mib: int) -> "StreamedTable":
+        """Read the index of what jobs/embed.py wrote.
+
+        Args:
+            path: its directory, local or on S3.
+            shuffle_mib: features, in MiB, that are shuffled together; two such windows are in memory at a time.
+
+        Raises:
+            ValueError: there is no finished embedding at ``path``.
+            RuntimeError: the files are not what the manifest says.
+        """
+        manifest, digest = read_manifest(path)
+        index = read_index(feature_files(path))
+        rows = torch.empty(0, manifest["embed_dim"], dtype=torch.float16)
+        fields = index_images(path, index, manifest, digest)
+        return cls(rows=rows, **fields, index=index, window_bytes=shuffle_mib * 2**20)
+
+    def epoch_batches(self, images: Tensor, *, seed: int, epoch: int, batch_size: int, stratified: bool) -> list[Tensor]:
+        """The batches of an epoch, shuffled within windows of files; ``stratified`` deals the classes within a window."""
+        generator = torch.Generator().manual_seed(hash_pair(seed, epoch))
+        place = torch.empty(len(self.index.files), dtype=torch.int64)
+        place[torch.randperm(len(place), generator=generator)] = torch.arange(len(place))
+        by_file = images[torch.argsort(place[self._file_of(images)], stable=True)]
+        pieces = by_file.tensor_split(-(-len(images) // batch_size))
+        per_window = self._batches_per_window(batch_size)
+        batches: list[Tensor] = []
+        for first in range(0, len(pieces), per_window):
+            window = torch.cat(pieces[first : first + per_window])
+            labels = self.labels.index_select(0, window) if stratified else None
+            options = {"seed": hash_pair(seed, epoch), "epoch": first, "labels": labels}
+            batches += global_batches(window, batch_size=max(map(len, pieces[first : first + per_window])), **options)
+        return batches
+
+    def batches(
+        self,
+        parts: Iterable[Tensor],
+        text_mode: TextMode,
+        *,
+        device: torch.device = CPU,
+        dtype: torch.dtype = torch.float32,
+    ) -> Iterator[Batch]:
+        """As those of a table in memory, read window by window by Ray Data."""
+        self.check_text_mode(text_mode)
+        parts = list(parts)
+        per_window = self._batches_per_window(max(map(len, parts), default=1))
+        windows = [self._window(parts[first : first + per_window], text_mode) for first in range(0, len(parts), per_window)]
+        features = _read_in_order(windows, self.index, self.manifest)
+        for images, of_batch in zip(parts, features, strict=True):
+            labels = self.labels.index_select(0, images)
+            yield Batch(of_batch.to(device).to(dtype), labels.to(device, dtype))
+
+    def _window(self, parts: list[Tensor], text_mode: TextMode) -> dict[str, Any]:
+        """A request: the files to read, and of each batch the rows of the whole table."""
+        numbers = [self.row_numbers(images, text_mode).numpy() for images in parts]
+        files = np.unique(np.concatenate([self._file_of(images).numpy() for images in parts]))
+        return {"files": files, "numbers": numbers}
+
+    def _file_of(self, images: Tensor) -> Tensor:
+        return torch.searchsorted(torch.from_numpy(self.index.first_image), self.order[images], right=True) - 1
+
+    def _batches_per_window(self, batch_size: int) -> int:
+        bytes_of_image = self.embed_dim * 2 * (2 if self.has_text else 1)
+        return max(1, self.window_bytes // (batch_size * bytes_of_image))
+
+
+class _WindowReader:
+    """Reads the files of a window and gathers its batches; a task of Ray Data.
+
+    Args:
+        requests: reference of the list of windows, and of the index of the features.
+        manifest: of the features.
+    """
+
+    def __init__(self, requests: "ray.ObjectRef", manifest: dict[str, Any]) -> None:
+        self._requests, self._manifest = requests, manifest
+
+    def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """One row a batch: its float16 features as bytes, and how many images it has."""
+        windows, index = ray.get(self._requests)
+        window = windows[row["id"]]
+        read = read_columns([index.files[file] for file in window["files"]], self._manifest)
+        places = _rows_of_files(index, window["files"])
+        assert len(places) >= len(read.rows)  # without text it ends with the images
+        return [
+            {
+                "features": read.rows[np.searchsorted(places[: len(read.rows)], numbers.ravel())].tobytes(),
+                "images": len(numbers),
+            }
+            for numbers in window["numbers"]
+        ]
+
+
+def _rows_of_files(index: FileIndex, files: np.ndarray) -> np.ndarray:
+    """Rows of the whole matrix that some files hold: images, original prompts, positive prompts; ascending."""
+    images, records = int(index.first_image[-1]), int(index.first_record[-1])
+    blocks = [(index.first_image, 0), (index.first_record, images), (index.first_record, images + records)]
+    ranges = [np.arange(firsts[file], firsts[file + 1]) + begin for firsts, begin in blocks for file in files]
+    return np.concatenate(ranges)
+
+
+def _read_in_order(windows: list[dict[str, Any]], index: FileIndex, manifest: dict[str, Any]) -> Iterator[Tensor]:
+    """``(N, k D)`` float16 of each batch, in order, read ahead by tasks that take no CPU from the workers."""
+    if not windows:
+        return
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    reader = _WindowReader(ray.put((windows, index)), manifest)
+    dataset = ray.data.range(len(windows), override_num_blocks=len(windows))
+    dataset = dataset.flat_map(reader.__call__, compute=ray.data.TaskPoolStrategy(size=_TASKS), num_cpus=0)
+    for row in dataset.iter_rows():
+        values = np.frombuffer(row["features"], dtype=np.float16).copy()
+        yield torch.from_numpy(values).view(row["images"], -1)
