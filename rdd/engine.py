@@ -20,7 +20,7 @@ from rdd.config import Config
 from rdd.features import Batch, FeatureTable, TextMode, hash_pair, rank_slice
 from rdd.losses import CvarAucLoss
 from rdd.metrics import auroc, equal_error_rate, misranked_pairs
-from rdd.model import DetectorHead
+from rdd.model import DetectorHead, Masks
 from rdd.sam import SAM
 from rdd.schedule import learning_rate
 
@@ -59,8 +59,10 @@ class Learner:
     """What a step changes and what it needs for it."""
 
     model: DetectorHead
-    forward: Callable[[Tensor], Tensor]
+    forward: Callable[[Tensor, Masks], Tensor]
     """The model, or the model compiled."""
+    generator: torch.Generator
+    """Of dropout masks, seeded anew for each step."""
     optimizer: SAM
     loss: CvarAucLoss
     config: Config
@@ -93,7 +95,7 @@ class Learner:
         )
         optimizer = SAM(model.parameters(), base, rho=config.sam.rho, adaptive=config.sam.adaptive)
         forward = torch.compile(model) if config.train.compile else model
-        return cls(model, forward, optimizer, loss, config, context)
+        return cls(model, forward, torch.Generator(context.device), optimizer, loss, config, context)
 
 
 def build_head(config: Config, in_features: int) -> DetectorHead:
@@ -120,7 +122,11 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     """
     sam, optimizer, model = learner.config.sam, learner.optimizer, learner.model
     model.train()
-    loss = _gradients(learner, batch, step=step, passing=0, sizes=sizes)
+    learner.generator.manual_seed(
+        hash_pair(learner.config.train.seed, step * learner.context.world_size + learner.context.rank)
+    )
+    masks = _masks(learner, len(batch.labels))
+    loss = _gradients(learner, batch, masks, step=step, sizes=sizes)
     metrics = {"loss": loss, **learner.loss.components}
     if not sam.enabled:
         gradients = [param.grad for param in model.parameters() if param.grad is not None]
@@ -131,7 +137,9 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
         return metrics
     metrics["grad_norm"] = optimizer.first_step()
     model.track_statistics(False)
-    worst = _gradients(learner, batch, step=step, passing=1 if sam.fresh_dropout else 0, sizes=sizes)
+    worst = _gradients(
+        learner, batch, _masks(learner, len(batch.labels)) if sam.fresh_dropout else masks, step=step, sizes=sizes
+    )
     model.track_statistics(True)
     _clip_gradients(learner)
     optimizer.second_step()
@@ -139,16 +147,17 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     return metrics
 
 
-def _gradients(learner: Learner, batch: Batch, *, step: int, passing: int, sizes: Sequence[int] | None) -> Tensor:
+def _masks(learner: Learner, number: int) -> Masks:
+    precision = learner.config.train.precision
+    return learner.model.draw_masks(number, torch.bfloat16 if precision == "bf16" else DTYPES[precision], learner.generator)
+
+
+def _gradients(learner: Learner, batch: Batch, masks: Masks, *, step: int, sizes: Sequence[int] | None) -> Tensor:
     """Loss of the batch, detached; its gradients are left in the parameters, those of the global batch on every rank."""
     context, config = learner.context, learner.config
     learner.optimizer.zero_grad()
-    devices = [context.device] if context.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        seed = hash_pair(config.train.seed, (step * 2 + passing) * context.world_size + context.rank)
-        torch.manual_seed(seed)
-        with torch.autocast(context.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            logits = learner.forward(batch.features)
+    with torch.autocast(context.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+        logits = learner.forward(batch.features, masks)
     loss = learner.loss(logits, batch.labels, sizes=sizes)
     # on a GPU this fails in stream order, before any kernel of the optimizer, and the host does not wait
     torch._assert_async(torch.isfinite(loss), f"the loss is not finite at step {step}; lower optimizer.lr or sam.rho")

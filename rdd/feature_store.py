@@ -20,7 +20,8 @@ from rdd.schema import FEATURE_DTYPE
 
 logger = logging.getLogger(__name__)
 
-_READ_THREADS = 8
+_READ_THREADS = min(8, 2 * (os.cpu_count() or 1))
+_ROWS_AT_A_TIME = 128  # 1 MB of five images: it is copied on while it is still in the cache
 _MAP = "rows.npy"
 
 
@@ -89,10 +90,9 @@ def read_columns(files: list[str], manifest: dict[str, Any], allocate: Allocate 
     begins = {name: 0 if number == 0 else images + (number - 1) * records for number, name in enumerate(names)}
 
     def fill(number: int) -> None:
-        table = _read_parquet(files[number], names)
         for name, begin in begins.items():
             firsts = index.first_image if name == "image_features" else index.first_record
-            _copy_binary(table[name], rows[begin + firsts[number] : begin + firsts[number + 1]], files[number])
+            _copy_column(files[number], name, rows[begin + firsts[number] : begin + firsts[number + 1]])
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         list(pool.map(fill, range(len(files))))
@@ -109,23 +109,29 @@ def _read_ids(path: str) -> pa.Table:
 
 
 def _read_parquet(path: str, columns: list[str]) -> pa.Table:
-    fs, inner = storage.filesystem(path)
-    with fs.open_input_file(inner) as file:
+    with storage.open_input(path) as file:
         return pq.ParquetFile(file).read(columns=columns, use_threads=False)
 
 
-def _copy_binary(column: pa.ChunkedArray, target: np.ndarray, path: str) -> None:
-    """Lay the values of a binary column end to end; a rejected row is null and takes no place."""
+def _copy_column(path: str, name: str, target: np.ndarray) -> None:
+    """Lay the values of a binary column end to end, some rows at a time; a rejected row is null and takes no place."""
     flat, start = target.reshape(-1), 0
-    for chunk in column.chunks:
-        offsets = np.frombuffer(chunk.buffers()[1], dtype=np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-        if not len(offsets) or offsets[-1] == offsets[0]:
-            continue
-        values = np.frombuffer(chunk.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(FEATURE_DTYPE)
-        flat[start : start + len(values)] = values
-        start += len(values)
+    with storage.open_input(path) as file:
+        for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME, columns=[name], use_threads=False):
+            values = _values(batch.column(0))
+            if start + len(values) <= len(flat):
+                flat[start : start + len(values)] = values
+            start += len(values)
     if start != len(flat):
         raise RuntimeError(f"{path} holds {start} feature values where {len(flat)} were expected; embed again")
+
+
+def _values(column: pa.BinaryArray) -> np.ndarray:
+    """The float16 values of a binary column, nulls left out, without a copy."""
+    offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column) + 1]
+    if not len(offsets) or offsets[-1] == offsets[0]:
+        return np.empty(0, dtype=FEATURE_DTYPE)
+    return np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(FEATURE_DTYPE)
 
 
 def read_shared_columns(path: str, manifest: dict[str, Any], folder: str) -> Columns:

@@ -234,8 +234,19 @@ def global_batches(images: Tensor, *, seed: int, epoch: int, batch_size: int, la
         ceil(n / batch_size) tensors that hold every image once and differ by at most one in length.
     """
     generator = torch.Generator().manual_seed(hash_pair(seed, epoch))
+    return deal_batches(images, -(-len(images) // batch_size), generator, labels)
+
+
+def deal_batches(images: Tensor, number: int, generator: torch.Generator, labels: Tensor | None = None) -> list[Tensor]:
+    """A number of random batches that hold every image once and differ by at most one in length.
+
+    Args:
+        images: ``(n,)``.
+        number: of batches, at most n.
+        generator: moved on.
+        labels: ``(n,)``; given them, each class is dealt evenly, to within one image.
+    """
     shuffled = torch.randperm(len(images), generator=generator)
-    number = -(-len(images) // batch_size)
     if labels is None:
         return list(images[shuffled].tensor_split(number))
     dealt = shuffled[torch.argsort(labels[shuffled], stable=True)]  # one class after the other, dealt out like cards

@@ -1,7 +1,8 @@
 """The MLP head: features to one raw logit an image."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -39,42 +40,54 @@ class DetectorHead(nn.Module):
         text_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.text_dropout = text_dropout
+        self.dropout, self.text_dropout = dropout, text_dropout
         self.no_text = nn.Parameter(torch.zeros(in_features // 2)) if text_dropout > 0 else None
-        blocks: list[nn.Module] = []
+        self.hidden = nn.ModuleList()
         width = in_features
         for _ in range(layers):
             linear = nn.Linear(width, hidden)
             nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu")
             nn.init.zeros_(linear.bias)
-            blocks += [linear, GlobalBatchNorm(hidden), _ACTIVATIONS[activation](), nn.Dropout(dropout)]
+            self.hidden.append(nn.Sequential(linear, GlobalBatchNorm(hidden), _ACTIVATIONS[activation]()))
             width = hidden
-        self.hidden = nn.Sequential(*blocks)
         self.out = nn.Linear(width, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, masks: "Masks | None" = None) -> Tensor:
         """Raw logits of images; positive means generated.
 
         Args:
             features: ``(N, in_features)``; a head with ``text_dropout`` also takes the first half alone, images without text.
+            masks: what to drop, for training; by default drawn anew.
 
         Returns:
             ``(N,)``, in the precision of the weights also under autocast, since a rounded logit makes ties.
         """
-        if self.no_text is not None:
-            features = self._without_some_text(features, self.no_text)
-        hidden = self.hidden(features)
-        with torch.autocast(hidden.device.type, enabled=False):
-            return self.out(hidden.to(self.out.weight.dtype)).squeeze(-1)
-
-    def _without_some_text(self, features: Tensor, no_text: Tensor) -> Tensor:
-        if features.shape[1] == len(no_text):
-            return torch.cat([features, no_text.expand(len(features), -1)], dim=1)
         if not self.training:
-            return features
-        image, text = features.chunk(2, dim=1)
-        dropped = torch.rand(len(features), 1, device=features.device) < self.text_dropout
-        return torch.cat([image, torch.where(dropped, no_text, text)], dim=1)
+            masks = Masks([None] * len(self.hidden), None)
+        elif masks is None:
+            masks = self.draw_masks(len(features), features.dtype)
+        values = features if self.no_text is None else _without_some_text(features, self.no_text, masks.text)
+        for block, mask in zip(self.hidden, masks.hidden, strict=True):
+            values = block(values) if mask is None else block(values) * mask
+        with torch.autocast(values.device.type, enabled=False):
+            return self.out(values.to(self.out.weight.dtype)).squeeze(-1)
+
+    def draw_masks(self, number: int, dtype: torch.dtype, generator: torch.Generator | None = None) -> "Masks":
+        """Random masks for a pass over some images; two passes with one draw see one network.
+
+        Args:
+            number: N, of images.
+            dtype: of the activations.
+            generator: on the device of the head; by default torch's own.
+        """
+        device, width = self.out.weight.device, self.out.in_features
+        hidden: Sequence[Tensor | None] = [None] * len(self.hidden)
+        if self.dropout:
+            shape = (len(self.hidden), number, width)
+            hidden = dropout_mask(shape, self.dropout, dtype=dtype, device=device, generator=generator).unbind()
+        if self.no_text is None:
+            return Masks(hidden, None)
+        return Masks(hidden, torch.rand(number, 1, device=device, generator=generator) < self.text_dropout)
 
     def set_group(self, group: dist.ProcessGroup | None) -> None:
         """Normalise over the batch of all ranks of a process group, or over the own batch."""
@@ -87,6 +100,40 @@ class DetectorHead(nn.Module):
         for module in self.modules():
             if isinstance(module, GlobalBatchNorm):
                 module.track = track
+
+
+class Masks(NamedTuple):
+    """What a training pass drops."""
+
+    hidden: Sequence[Tensor | None]
+    """Of each hidden layer, ``(N, hidden)``: 0, or the inverse of the share that is kept; None where nothing is dropped."""
+    text: Tensor | None
+    """``(N, 1)`` bool: images whose text is replaced."""
+
+
+def dropout_mask(
+    shape: tuple[int, ...], share: float, *, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
+) -> Tensor:
+    """A mask that drops a share of values and scales the others up, 16 random bits a value.
+
+    On a CPU, where random numbers come one after the other, this takes an eighth of ``bernoulli_``, which would be a twentieth
+    of a training step. The share is rounded to 1/65,536.
+    """
+    number = math.prod(shape)
+    bits = torch.empty(-(-number // 4), dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
+    dropped = min(round(share * 2**16), 2**16 - 1)
+    keep = bits.view(torch.int16)[:number].view(shape) >= dropped - 2**15
+    return keep.to(dtype).mul_(2**16 / (2**16 - dropped))
+
+
+def _without_some_text(features: Tensor, no_text: Tensor, dropped: Tensor | None) -> Tensor:
+    """Features with the learned vector in place of dropped texts, or of all where there are image features only."""
+    if features.shape[1] == len(no_text):
+        return torch.cat([features, no_text.expand(len(features), -1)], dim=1)
+    if dropped is None:
+        return features
+    image, text = features.chunk(2, dim=1)
+    return torch.cat([image, torch.where(dropped, no_text, text)], dim=1)
 
 
 class GlobalBatchNorm(nn.BatchNorm1d):

@@ -94,6 +94,12 @@ def make_directory(path: str) -> None:
         fs.create_dir(inner, recursive=True)
 
 
+def open_input(path: str) -> pa.NativeFile:
+    """A file to read from anywhere in it; a local one is mapped, which saves a copy."""
+    fs, inner = filesystem(path)
+    return pa.memory_map(inner) if isinstance(fs, pafs.LocalFileSystem) else fs.open_input_file(inner)
+
+
 def delete_file(path: str) -> None:
     """Delete a file."""
     fs, inner = filesystem(path)

@@ -50,13 +50,12 @@ def hold_features(
 def place_of(config: FeaturesConfig, device: torch.device = CPU) -> Place:
     """Where a process holds the features; what is asked to be in GPU memory is a map where there is no GPU: on the driver."""
     size = feature_bytes(config.path)
-    on_gpu = device.type == "cuda"
     if config.held == "stream":
         return "stream"
-    if on_gpu and (
-        config.held == "device" or (config.held == "auto" and size <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0])
-    ):
-        return "device"
+    if device.type == "cuda" and config.held != "map":
+        room = _GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+        if config.held == "device" or size <= room:
+            return "device"
     return "map" if config.held != "auto" or _map_fits(size) else "stream"
 
 

@@ -5,6 +5,7 @@ files come in a random order, and images are shuffled within windows of whole ba
 a window needs.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rdd.feature_store import FileIndex, feature_files, read_columns, read_index
-from rdd.features import CPU, Batch, FeatureTable, TextMode, global_batches, hash_pair, index_images, read_manifest
+from rdd.features import CPU, Batch, FeatureTable, TextMode, deal_batches, hash_pair, index_images, read_manifest
 
 _TASKS = 2  # windows on their way: one is read while another is trained on
 
@@ -58,8 +59,7 @@ class StreamedTable(FeatureTable):
         for first in range(0, len(pieces), per_window):
             window = torch.cat(pieces[first : first + per_window])
             labels = self.labels.index_select(0, window) if stratified else None
-            options = {"seed": hash_pair(seed, epoch), "epoch": first, "labels": labels}
-            batches += global_batches(window, batch_size=max(map(len, pieces[first : first + per_window])), **options)
+            batches += deal_batches(window, len(pieces[first : first + per_window]), generator, labels)
         return batches
 
     def batches(
@@ -136,6 +136,8 @@ def _read_in_order(windows: list[dict[str, Any]], index: FileIndex, manifest: di
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures come as exceptions
     reader = _WindowReader(ray.put((windows, index)), manifest)
     dataset = ray.data.range(len(windows), override_num_blocks=len(windows))
     dataset = dataset.flat_map(reader.__call__, compute=ray.data.TaskPoolStrategy(size=_TASKS), num_cpus=0)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from rdd.clip import ClipEncoder
 from rdd.detector import Detector
-from rdd.model import DetectorHead
+from rdd.model import DetectorHead, dropout_mask
 
 
 def pictures(number: int = 3) -> list[Image.Image]:
@@ -63,7 +63,7 @@ def test_text_dropout_drops_the_share_it_says_and_learns_the_vector() -> None:
     torch.manual_seed(0)
     head = DetectorHead(8, hidden=4, layers=1, dropout=0.0, text_dropout=0.3)
     seen = []
-    head.hidden.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    head.hidden[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     head(torch.ones(20_000, 8)).square().sum().backward()
     dropped = (seen[0][:, 4:] == 0).all(1)
     assert abs(float(dropped.float().mean()) - 0.3) < 0.02
@@ -72,6 +72,19 @@ def test_text_dropout_drops_the_share_it_says_and_learns_the_vector() -> None:
     head.eval()
     head(torch.ones(5, 8))
     assert (seen[-1] == 1).all()
+
+
+def test_a_dropout_mask_drops_its_share_evenly_and_keeps_the_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mask = dropout_mask((1001, 999), 0.335, dtype=torch.float64, device=torch.device("cpu"), generator=generator)
+    assert mask.shape == (1001, 999)
+    assert abs(float(mask.mean()) - 1) < 0.003
+    dropped = (mask == 0).double()
+    assert abs(float(dropped.mean()) - 0.335) < 0.002
+    lanes = dropped.flatten()[:999_900].view(-1, 4).mean(0)  # the four 16-bit lanes of a random word
+    assert (lanes - 0.335).abs().max() < 0.004
+    lagged = torch.corrcoef(torch.stack([dropped.flatten()[:-1], dropped.flatten()[1:]]))[0, 1]
+    assert abs(float(lagged)) < 0.004
 
 
 def test_text_is_needed_where_it_was_trained_on_and_refused_where_not(tiny_model: str) -> None:

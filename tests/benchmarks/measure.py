@@ -1,0 +1,45 @@
+"""Two sides of a comparison, alternated in one run."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number and the bar that it has to reach."""
+
+    name: str
+    value: float
+    at_least: float | None = None
+    at_most: float | None = None
+    unit: str = ""
+
+    @property
+    def bar(self) -> str:
+        """The bar, for a person."""
+        return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+
+    @property
+    def reached(self) -> bool:
+        """Whether the number reaches its bar."""
+        return (self.at_least is None or self.value >= self.at_least) and (self.at_most is None or self.value <= self.at_most)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def times_as_fast(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS) -> float:
+    """Median time of ``theirs`` over that of ``ours``, alternated call by call after one round of warming up."""
+    sides: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds + 1):
+        for times, work in zip(sides, (ours, theirs), strict=True):
+            times.append(seconds(work))
+    return statistics.median(sides[1][1:]) / statistics.median(sides[0][1:])
