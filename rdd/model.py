@@ -47,7 +47,8 @@ class DetectorHead(nn.Module):
         for _ in range(layers):
             linear = nn.Linear(width, hidden)
             nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu")
-            nn.init.zeros_(linear.bias)
+            # BatchNorm takes this bias away again, so its gradient is 0; of the rounding noise there AdamW would make steps
+            nn.init.zeros_(linear.bias).requires_grad_(False)
             self.hidden.append(nn.Sequential(linear, GlobalBatchNorm(hidden), _ACTIVATIONS[activation]()))
             width = hidden
         self.out = nn.Linear(width, 1)

@@ -1,10 +1,10 @@
 """Training on Ray Train: two workers, kills, restarts, and the detector at the end."""
 
 import json
-import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from rdd.detector import Detector
 from rdd.evaluation.run import run_evaluation
 from rdd.on_ray.train import run_training
 from rdd.schema import FEATURES
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from synthetic import write_features
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -60,6 +63,10 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(features: Path, tmp_path: Path) -> Config:
+    return base_config(features, tmp_path)
+
+
+def base_config(features: Path, tmp_path: Path) -> Config:
     return override(
         Config(),
         {
@@ -85,18 +92,88 @@ def weights(output: Path | str) -> dict[str, torch.Tensor]:
     return load_state(f"{output}/checkpoints/last.pt").model
 
 
-def test_two_ray_workers_give_the_weights_of_the_process_alone(ray_session, config: Config, tmp_path: Path) -> None:
-    exact = override(config, {"train.precision": "fp64", "model.dropout": 0.0})
-    alone = run_training(exact)
-    two_workers = {"scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5, "train.output": str(tmp_path / "two")}
-    both = run_training(override(exact, two_workers))
-    one, two = weights(alone["run_dir"]), weights(both["run_dir"])
-    # a bias in front of BatchNorm has no gradient, and AdamW makes steps of its rounding noise
-    kept = [name for name in one if not re.fullmatch(r"hidden\.\d+\.0\.bias", name)]
-    assert len(one) - len(kept) == 3
-    for name in kept:
-        assert (one[name].double() - two[name].double()).norm() <= 1e-9 * one[name].double().norm().clamp(min=1e-12), name
-    assert alone["test_auroc"] == both["test_auroc"]
+@pytest.fixture(scope="module")
+def alone(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict]:
+    """A run in this process, in float64 and without dropout, of more than 50 steps."""
+    folder = tmp_path_factory.mktemp("alone")
+    exact = {"train.precision": "fp64", "model.dropout": 0.0, "train.epochs": 13, "train.output": str(folder / "run")}
+    config = override(base_config(features, folder), exact)
+    return config, run_training(config)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_ray_workers_give_the_weights_of_the_process_alone(ray_session, alone, workers: int, tmp_path: Path) -> None:
+    config, summary = alone
+    scaling = {"scaling.num_workers": workers, "scaling.cpus_per_worker": 0.5, "train.output": str(tmp_path / "many")}
+    many = run_training(override(config, scaling))
+    last = load_state(f"{summary['run_dir']}/checkpoints/last.pt")
+    assert last.optimizer["base"]["state"][0]["step"] >= 50
+    one, other = last.model, weights(many["run_dir"])
+    for name in one:
+        assert (one[name].double() - other[name].double()).norm() <= 1e-9 * one[name].double().norm().clamp(min=1e-12), name
+    assert summary["test_auroc"] == many["test_auroc"]
+
+
+def test_streamed_features_take_another_order_and_the_same_path_on_any_number_of_workers(
+    ray_session, config: Config, tmp_path: Path
+) -> None:
+    streamed = override(config, {"features.held": "stream", "train.precision": "fp64", "model.dropout": 0.0, "train.epochs": 2})
+    one = run_training(streamed)
+    workers = {"scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5, "train.output": str(tmp_path / "two")}
+    two = run_training(override(streamed, workers))
+    first, second = weights(one["run_dir"]), weights(two["run_dir"])
+    assert all(
+        (first[name].double() - second[name].double()).norm() <= 1e-9 * first[name].double().norm() + 1e-12 for name in first
+    )
+    assert one["test_auroc"] == two["test_auroc"]
+
+
+def test_a_worker_lost_within_an_epoch_is_replaced_and_nothing_changes(ray_session, config: Config, tmp_path: Path) -> None:
+    import psutil
+
+    options = {"model.hidden": 256, "train.epochs": 60, "scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5}
+    lost = override(config, options)
+    history = Path(lost.train.output) / "checkpoints" / "history.json"
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while not (history.exists() and len(json.loads(history.read_text())) >= 5):
+            time.sleep(0.02)
+        workers = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
+        ]
+        workers[0].kill()
+        killed.append(len(json.loads(history.read_text())))
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    summary = run_training(lost)
+    assert killed
+    assert killed[0] < 60
+    assert summary["epochs"] == 60
+    untouched = run_training(override(lost, {"train.output": str(tmp_path / "untouched")}))
+    one, other = weights(summary["run_dir"]), weights(untouched["run_dir"])
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_full_head_trains_twenty_epochs_on_twenty_thousand_records(ray_session, tmp_path: Path) -> None:
+    path = write_features(tmp_path / "features", records=20_000, images=2, shift=0.03)
+    values = {
+        "features.path": path,
+        "train.output": str(tmp_path / "run"),
+        "train.epochs": 20,
+        "train.threads_per_worker": 1,
+        "scaling.num_workers": 2,
+        "tracking.enabled": False,
+        "cluster.address": "local",
+    }
+    summary = run_training(override(Config(), values))
+    assert summary["epochs"] == 20
+    assert summary["test_auroc"] > 0.7
 
 
 def test_a_run_makes_a_detector_that_evaluates_to_the_same(config: Config, tmp_path: Path) -> None:
@@ -122,6 +199,18 @@ def test_a_run_makes_a_detector_that_evaluates_to_the_same(config: Config, tmp_p
     assert run_training(config) == summary  # finished: nothing is done again
     with pytest.raises(ValueError, match=r"loss\.alpha \(0\.8 there, 0\.5 now\)"):
         run_training(override(config, {"loss.alpha": 0.5}))
+
+
+def test_a_detector_of_text_dropout_is_measured_with_and_without_text(tmp_path: Path) -> None:
+    path = write_features(tmp_path / "features", records=200, images=2, width=8, shift=1.0)
+    shares = {"features.path": path, "features.text_mode": "shared", "model.text_dropout": 0.5, "train.epochs": 5}
+    config = override(base_config(Path(path), tmp_path), shares)
+    run_training(config)
+    metrics = json.loads((Path(config.train.output) / "metrics.json").read_text())
+    assert metrics["test_without_text"]["auroc"] > 0.8
+    assert metrics["test_without_text"]["auroc"] != metrics["test"]["auroc"]
+    with_text = Detector.load(f"{config.train.output}/detector")
+    assert with_text.head.no_text.abs().sum() > 0
 
 
 def test_folds_in_one_command(config: Config) -> None:

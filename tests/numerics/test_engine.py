@@ -1,113 +1,18 @@
-"""The training loop: N ranks on one rank's path, exact resume, and what a step must not do."""
+"""The training loop: exact resume, and what a step must do and must not."""
 
-import multiprocessing
-import os
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
+from _runs import EPOCHS, FEATURES, fit_on, make_config, make_table
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rdd.checkpoint import TrainState, load_state, save_state
-from rdd.cli import override
 from rdd.config import Config, OptimizerConfig
-from rdd.engine import Learner, fit, train_step
-from rdd.features import Batch, FeatureTable, rank_slice
+from rdd.engine import Learner, fit, train_epoch, train_step
+from rdd.features import Batch, rank_slice
 from rdd.run_directory import LocalContext, RunDirectory
 from rdd.schedule import learning_rate
-
-FEATURES, EPOCHS = 12, 3
-
-
-def make_table(records: int = 80) -> FeatureTable:
-    """Features of records of three images, the generated ones shifted."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(3 * records, FEATURES, generator=generator)
-    labels = torch.tensor([0.0, 1.0, 1.0]).repeat(records)
-    return FeatureTable(
-        rows=(images + 0.7 * labels[:, None]).half(),
-        has_text=False,
-        order=torch.arange(3 * records),
-        record_of=torch.arange(records).repeat_interleave(3),
-        labels=labels,
-        generator_of=torch.tensor([0, 1, 2]).repeat(records),
-        generators=("real", "a", "b"),
-        record_ids=tuple(f"r{i}" for i in range(records)),
-        manifest={"embed_dim": FEATURES},
-        manifest_sha256="",
-    )
-
-
-def make_config(**changes: Any) -> Config:
-    base = {
-        "features.text_mode": "none",
-        "features.validation_share": 0.2,
-        "features.test_share": 0.2,
-        "model.hidden": 16,
-        "model.dropout": 0.0,
-        "train.precision": "fp64",
-        "train.batch_size": 17,
-        "train.epochs": EPOCHS,
-    }
-    return override(Config(), base | {name.replace("__", "."): value for name, value in changes.items()})
-
-
-class RankContext(LocalContext):
-    """A rank of a gloo group; only rank 0 keeps checkpoints."""
-
-    def __init__(self, folder: str) -> None:
-        super().__init__(RunDirectory(folder), lambda metrics: None)
-        self.rank, self.world_size, self.group = dist.get_rank(), dist.get_world_size(), dist.group.WORLD
-
-    def save(self, state: TrainState, *, best: bool) -> None:
-        if self.rank == 0:
-            super().save(state, best=best)
-
-
-def run_rank(rank: int, world: int, folder: str, config: Config, port: int) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    fit(config, make_table(), RankContext(folder))
-    dist.destroy_process_group()
-
-
-def fit_on(world: int, folder: Path, config: Config) -> TrainState:
-    """Last state of a run on some ranks."""
-    if world == 1:
-        return fit(config, make_table(), LocalContext(RunDirectory(str(folder)), lambda metrics: None))
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=run_rank, args=(rank, world, str(folder), config, port)) for rank in range(world)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    assert [process.exitcode for process in ranks] == [0] * world
-    return load_state(RunDirectory(str(folder)).checkpoint("last"))
-
-
-def assert_same(one: TrainState, other: TrainState, tolerance: float) -> None:
-    for name, tensor in one.model.items():
-        difference = (tensor.double() - other.model[name].double()).norm() / tensor.double().norm().clamp(min=1e-12)
-        # the bias in front of BatchNorm has no gradient, and AdamW makes steps of its rounding noise
-        if not re.fullmatch(r"hidden\.\d+\.0\.bias", name):
-            assert difference <= tolerance, (name, float(difference))
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_walk_the_path_of_one(world: int, tmp_path: Path) -> None:
-    one = fit_on(1, tmp_path / "one", make_config())
-    many = fit_on(world, tmp_path / "many", make_config())
-    assert_same(one, many, 1e-9)
-    assert one.history[-1]["val/auroc"] == many.history[-1]["val/auroc"]
-    assert one.history[-1]["train/loss"] == pytest.approx(many.history[-1]["train/loss"], rel=1e-10)
 
 
 def test_a_run_interrupted_after_any_epoch_goes_on_to_the_bit(tmp_path: Path) -> None:
@@ -128,20 +33,6 @@ def test_a_run_interrupted_after_any_epoch_goes_on_to_the_bit(tmp_path: Path) ->
     best = run.load("best")
     assert best is not None
     assert best.best_epoch == whole.best_epoch == best.epoch
-
-
-def test_fewer_ranks_go_on_along_the_same_path(tmp_path: Path) -> None:
-    one = fit_on(1, tmp_path / "one", make_config())
-    folder = tmp_path / "elastic"
-    run = RunDirectory(str(folder))
-
-    class Interrupted(LocalContext):
-        def report(self, metrics) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(make_config(), make_table(), Interrupted(run, lambda metrics: None))
-    assert_same(one, fit_on(2, folder, make_config()), 1e-9)
 
 
 def learner_of(config: Config, tmp_path: Path) -> Learner:
@@ -186,6 +77,82 @@ def test_both_passes_see_one_dropout_mask_unless_asked_otherwise(tmp_path: Path)
     assert float(fresh["sharpness"]) != 0.0
 
 
+class NoHostSync(TorchDispatchMode):
+    """Refuses what would make the host wait for a device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name()
+        assert not any(word in name for word in ("_local_scalar_dense", "nonzero", "is_nonzero")), name
+        if name.startswith("aten::index.") and any(t is not None and t.dtype == torch.bool for t in args[1]):
+            raise AssertionError(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"sam__enabled": False}, {"optimizer__max_grad_norm": 0.1}, {"train__precision": "bf16"}]
+)
+def test_a_step_does_not_wait_for_the_device(changes: dict, tmp_path: Path) -> None:
+    learner = learner_of(make_config(model__dropout=0.3, **changes), tmp_path)
+    batch = batch_of()
+    if "train__precision" in changes:
+        batch = Batch(batch.features.float(), batch.labels.float())
+    train_step(learner, batch, step=0)  # AdamW makes its state
+    with NoHostSync():
+        train_step(learner, batch, step=1)
+
+
+def test_the_gradient_that_is_followed_is_clipped_and_the_perturbation_is_not(tmp_path: Path) -> None:
+    free, clipped = (learner_of(make_config(optimizer__max_grad_norm=limit, sam__rho=0.5), tmp_path) for limit in (0.0, 1e-3))
+    metrics = [train_step(learner, batch_of(), step=0) for learner in (free, clipped)]
+    norms = [
+        float(torch.stack([param.grad.norm() for param in learner.model.parameters() if param.requires_grad]).norm())
+        for learner in (free, clipped)
+    ]
+    assert norms[0] > 1e-2
+    assert norms[1] == pytest.approx(1e-3, rel=1e-3)
+    assert metrics[0]["sharpness"] == metrics[1]["sharpness"] > 0
+    assert metrics[0]["grad_norm"] == metrics[1]["grad_norm"] > 1e-2
+
+
+def test_under_autocast_weights_and_logits_stay_in_single_precision(tmp_path: Path) -> None:
+    half, single = (
+        learner_of(make_config(train__precision=precision, model__hidden=64), tmp_path) for precision in ("bf16", "fp32")
+    )
+    batch = Batch(batch_of(200).features.float(), batch_of(200).labels.float())
+    losses = [[float(train_step(learner, batch, step=step)["loss"]) for step in range(30)] for learner in (half, single)]
+    assert losses[0][-1] < 0.7 * losses[0][0]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert losses[0] != losses[1]
+    assert all(param.dtype == torch.float32 for param in half.model.parameters())
+    assert all(param.grad.dtype == torch.float32 for param in half.model.parameters() if param.requires_grad)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = half.model(batch.features)
+    assert logits.dtype == torch.float32
+    assert len(logits.unique()) > 190  # rounded to bfloat16 they would tie
+
+
+@pytest.mark.slow  # half a minute of C++ compiler
+def test_compiled_it_takes_the_same_steps(tmp_path: Path) -> None:
+    compiled, plain = (learner_of(make_config(train__compile=flag, model__dropout=0.3), tmp_path) for flag in (True, False))
+    for step in range(3):
+        for learner in (compiled, plain):
+            train_step(learner, batch_of(20 + step % 2), step=step)
+    for one, other in zip(compiled.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+def test_batches_of_one_class_are_counted(tmp_path: Path) -> None:
+    config = make_config(train__batch_size=2)
+    table = make_table(10)
+    metrics = train_epoch(learner_of(config, tmp_path), table, torch.arange(30), epoch=0)
+    batches = table.epoch_batches(torch.arange(30), seed=0, epoch=0, batch_size=2, stratified=False)
+    expected = sum(len(table.labels[batch].unique()) == 1 for batch in batches)
+    assert 0 < expected < 15
+    assert metrics["train/one_class_batches"] == expected
+    stratified = make_config(train__batch_size=6, train__stratified=True)
+    assert train_epoch(learner_of(stratified, tmp_path), table, torch.arange(30), epoch=0)["train/one_class_batches"] == 0
+
+
 def test_a_loss_that_is_not_finite_stops_before_any_weight_moves(tmp_path: Path) -> None:
     learner = learner_of(make_config(), tmp_path)
     before = {name: param.clone() for name, param in learner.model.named_parameters()}
@@ -224,52 +191,6 @@ def test_schedules() -> None:
         assert official[epoch * 10 : epoch * 10 + 10] == pytest.approx([optimizer.param_groups[0]["lr"]] * 10)
         optimizer.step()
         theirs.step()
-
-
-def rank_gradients(rank: int, world: int, folder: str, port: int, sizes: list[int]) -> None:
-    from rdd.losses import CvarAucLoss
-
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    logits, labels = global_batch(sum(sizes))
-    start = sum(sizes[:rank])
-    own = logits[start : start + sizes[rank]].clone().requires_grad_()
-    loss = CvarAucLoss(alpha=0.3, gamma=0.4, eta=0.6, p=2, group=dist.group.WORLD)
-    value = loss(own, labels[start : start + sizes[rank]])
-    value.backward()
-    torch.save({"value": value.detach(), "gradient": own.grad}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def global_batch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    labels = (torch.arange(number) >= 5).double()  # the first rank holds one class
-    return torch.randn(number, dtype=torch.float64, generator=generator), labels
-
-
-@pytest.mark.parametrize("sizes", [[3, 9], [2, 0, 5, 6]])
-def test_losses_over_ranks_have_the_gradients_of_the_gathered_batch(sizes: list[int], tmp_path: Path) -> None:
-    import socket
-
-    from rdd.losses import CvarAucLoss
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    world = len(sizes)
-    ranks = [context.Process(target=rank_gradients, args=(r, world, str(tmp_path), port, sizes)) for r in range(world)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    logits, labels = global_batch(sum(sizes))
-    logits.requires_grad_()
-    value = CvarAucLoss(alpha=0.3, gamma=0.4, eta=0.6, p=2)(logits, labels)
-    value.backward()
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
-    assert all(float(part["value"]) == pytest.approx(float(value.detach()), rel=1e-13) for part in found)
-    torch.testing.assert_close(torch.cat([part["gradient"] for part in found]), logits.grad, rtol=1e-11, atol=1e-14)
 
 
 def test_slices_of_the_smallest_batches_leave_no_rank_out() -> None:

@@ -63,7 +63,7 @@ def test_auc_loss_by_sorting_is_the_double_loop(kind: str, p: int) -> None:
     value = pairwise_auc_loss(logits, torch.from_numpy(labels), eta=0.6, p=p)
     (gradient,) = torch.autograd.grad(value, logits)
     expected, slopes = auc_loss_by_pairs(scores, labels, 0.6, p)
-    assert float(value) == pytest.approx(expected, rel=1e-12, abs=1e-300)
+    assert float(value.detach()) == pytest.approx(expected, rel=1e-12, abs=1e-300)
     np.testing.assert_allclose(gradient.numpy(), slopes, rtol=1e-10, atol=1e-10 * max(np.abs(slopes).max(), 1e-300))
 
 
@@ -99,6 +99,22 @@ def test_the_objective_weighs_both_terms_on_raw_logits() -> None:
     assert float(value) == pytest.approx(float(0.3 * loss.components["loss_cvar"] + 0.7 * loss.components["loss_auc"]))
     on_scores = CvarAucLoss(alpha=0.5, gamma=0.0, eta=0.6, p=2, auc_on="scores")(logits, labels)
     assert float(on_scores) == pytest.approx(auc_loss_by_pairs(torch.sigmoid(logits).numpy(), labels.numpy(), 0.6, 2)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_for_p_2_it_is_the_squared_hinge_of_libauc(kind: str) -> None:
+    """The documentation of libauc: the mean of max(margin - t, 0)^2 over t = f(positive) - f(negative)."""
+    scores, labels = (torch.from_numpy(values) for values in scores_of(kind, 200))
+    difference = scores[labels == 1].reshape(-1, 1) - scores[labels == 0].reshape(1, -1)
+    expected = torch.maximum(1.0 - difference, torch.zeros_like(difference)).square().mean()
+    assert float(pairwise_auc_loss(scores, labels, eta=1.0, p=2)) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_tied_losses_share_no_more_than_their_weight() -> None:
+    losses = torch.ones(10, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(cvar_loss(losses, alpha=0.37), losses)
+    assert float(gradient.max()) <= 1 / 3.7 + 1e-15
+    assert float(gradient.sum()) == pytest.approx(1.0, abs=1e-14)
 
 
 def test_half_precision_is_computed_in_single() -> None:

@@ -1,6 +1,8 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
+import yaml
 
 from rdd.cli import from_dict, from_yaml, leaves, override, parse_config, to_yaml
 from rdd.config import Config
@@ -84,6 +86,30 @@ def test_every_number_of_the_tree_has_its_bounds_tested() -> None:
         if leaf.type in (int, float)
     }
     assert numbers <= {leaf for leaf, _, _ in BOUNDS}
+
+
+def test_every_row_of_the_papers_tables_has_its_overrides_written_out() -> None:
+    rows = {
+        "ours": ("shared", 0.8, 0.5, True),
+        "traditional1": ("none", 1.0, 1.0, False),
+        "traditional2": ("shared", 1.0, 1.0, False),
+        "without_cvar": ("shared", 1.0, 0.5, True),
+        "without_bce": ("shared", 0.8, 0.0, True),
+        "without_auc": ("shared", 0.8, 1.0, True),
+        "without_sam": ("shared", 0.8, 0.5, False),
+    }
+    for name, (text_mode, alpha, gamma, sam) in rows.items():
+        config = parse("--config", f"jobs/configs/{name}.yaml")
+        assert (config.features.text_mode, config.loss.alpha, config.loss.gamma, config.sam.enabled) == (
+            text_mode,
+            alpha,
+            gamma,
+            sam,
+        )
+        written = yaml.safe_load(Path(f"jobs/configs/{name}.yaml").read_text())
+        paths = {f"{section}.{leaf}" for section, leaves in written.items() for leaf in leaves}
+        assert paths - {"features.text_mode"} == {"loss.alpha", "loss.gamma", "sam.enabled"}
+    assert parse("--config", "jobs/configs/ours.yaml") == Config()
 
 
 def test_rules_across_sections() -> None:
