@@ -22,13 +22,11 @@ from rdd import storage
 from rdd.config import FeaturesConfig
 from rdd.feature_store import Columns, FileIndex, feature_files, read_columns, read_shared_columns
 from rdd.hashing import hash_strings, sha256_bytes
-from rdd.loader import gather_batches
+from rdd.loader import CPU, gather_batches
 from rdd.schema import REAL, label_of
 
 Part = Literal["train", "validation", "test"]
 TextMode = Literal["shared", "official", "none"]
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)

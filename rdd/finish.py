@@ -4,6 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from sklearn.linear_model import LogisticRegression
 
@@ -26,7 +28,8 @@ def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> dict[s
     Args:
         config: the run.
         table: its features.
-        run: its directory, with both checkpoints; gets ``detector/``, ``figures/`` and, last, ``metrics.json``.
+        run: its directory, with both checkpoints; gets ``detector/``, ``figures/``, ``test_logits.parquet`` and,
+            last, ``metrics.json``.
 
     Returns:
         What ``metrics.json`` holds.
@@ -50,6 +53,7 @@ def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> dict[s
     detector.save(run.detector)
     write_figures(run.figures, scored, detector.threshold, "test set")
     storage.write_bytes(storage.join(run.figures, "history.png"), history_figure(last.history, "training"))
+    write_logits(run.test_logits, scored, table)
     metrics = {**detector.metrics, "test_without_text": without_text, "history": last.history}
     storage.write_json(run.metrics, metrics)
     return metrics
@@ -64,6 +68,26 @@ def score_part(detector: Detector, table: FeatureTable, images: torch.Tensor, te
         generators=names[table.generator_of[images].numpy()],
         records=table.record_of[images].numpy(),
     )
+
+
+def write_logits(path: str, scored: Scored, table: FeatureTable) -> None:
+    """The logit of each image, with its record, generator and label, as Parquet."""
+    columns = {
+        "record_id": [table.record_ids[record] for record in scored.records],
+        "generator": scored.generators.tolist(),
+        "label": scored.labels.astype(np.int8),
+        "logit": scored.logits,
+    }
+    storage.write_table(path, pa.table(columns))
+
+
+def read_logits(path: str) -> Scored:
+    """What :func:`write_logits` wrote."""
+    with storage.open_input(path) as file:
+        table = pq.read_table(file)
+    _, records = np.unique(table["record_id"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+    generators = table["generator"].to_numpy(zero_copy_only=False).astype(str)
+    return Scored(table["logit"].to_numpy(), table["label"].to_numpy(), generators, records)
 
 
 def write_figures(folder: str, scored: Scored, threshold: float, what: str) -> None:

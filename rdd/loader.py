@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
+
 _IN_FLIGHT = 2  # copies to a GPU: one is filled while the other travels
 
 

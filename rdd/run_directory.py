@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from rdd import storage
 from rdd.checkpoint import TrainState, load_state, save_state
+from rdd.loader import CPU
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,11 @@ class RunDirectory:
         """Directory of the figures."""
         return storage.join(self.path, "figures")
 
+    @property
+    def test_logits(self) -> str:
+        """Logits of the test set."""
+        return storage.join(self.path, "test_logits.parquet")
+
     def checkpoint(self, name: str) -> str:
         """File of the checkpoint ``last`` or ``best``."""
         return storage.join(self.path, "checkpoints", f"{name}.pt")
@@ -53,6 +59,12 @@ class RunDirectory:
             save_state(self.checkpoint("best"), state)
         save_state(self.checkpoint("last"), state)
         storage.write_json(self._history, state.history)
+
+    def drop_checkpoints(self) -> None:
+        """Delete the weights; the history of the epochs stays."""
+        for name in ("last", "best"):
+            if storage.exists(self.checkpoint(name)):
+                storage.delete_file(self.checkpoint(name))
 
     def history(self) -> list[dict[str, float]]:
         """Metrics of the epochs so far, without reading a checkpoint."""
@@ -82,17 +94,26 @@ class LocalContext:
         run: its directory.
         on_epoch: told the metrics of each epoch.
         device: where the head is.
+        on_progress: told the epoch, the step and their number every few seconds; by default the log.
     """
 
     rank: int = 0
     world_size: int = 1
     group: dist.ProcessGroup | None = None
 
-    def __init__(self, run: RunDirectory, on_epoch: Callable[[Mapping[str, float]], None], device: str = "cpu") -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        on_epoch: Callable[[Mapping[str, float]], None],
+        *,
+        device: torch.device = CPU,
+        on_progress: Callable[[int, int, int], None] | None = None,
+    ) -> None:
         self._run = run
         self._on_epoch = on_epoch
+        self._on_progress = on_progress or _log_progress
         self._said = time.monotonic()
-        self.device = torch.device(device)
+        self.device = device
 
     def load(self) -> TrainState | None:
         """The last checkpoint, if the run has one."""
@@ -106,8 +127,12 @@ class LocalContext:
         """Say where a long epoch stands."""
         if time.monotonic() - self._said >= SAY_S:
             self._said = time.monotonic()
-            logger.info("epoch %d: step %d of %d", epoch, step, steps)
+            self._on_progress(epoch, step, steps)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Pass the metrics of an epoch on."""
         self._on_epoch(metrics)
+
+
+def _log_progress(epoch: int, step: int, steps: int) -> None:
+    logger.info("epoch %d: step %d of %d", epoch, step, steps)

@@ -7,7 +7,7 @@ and if it is still not in at the end, said.
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,17 @@ class Tracker(Protocol):
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Log numbers of an epoch."""
 
-    def artefacts(self, path: str, name: str) -> None:
-        """Log the files of a local or S3 directory."""
+    def artefacts(self, path: str, name: str, *, only: Collection[str] = ()) -> None:
+        """Log the files of a local or S3 directory, or only those directly in it that are named."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Mark the run."""
+
+    def child(self, name: str, output: str) -> "Tracker":
+        """A run below this one; the same output directory gets the same run."""
+
+    def close(self, status: str) -> None:
+        """End the run; say what is not in."""
 
 
 class NullTracker:
@@ -45,7 +54,17 @@ class NullTracker:
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Nothing."""
 
-    def artefacts(self, path: str, name: str) -> None:
+    def artefacts(self, path: str, name: str, *, only: Collection[str] = ()) -> None:
+        """Nothing."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Nothing."""
+
+    def child(self, name: str, output: str) -> Tracker:
+        """One that logs nothing either."""
+        return self
+
+    def close(self, status: str) -> None:
         """Nothing."""
 
 
@@ -60,7 +79,7 @@ class MlflowTracker:
     def __init__(self, client: Any, run_id: str) -> None:
         self._client = client
         self._run_id = run_id
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[], object]] = []
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log settings under their dotted names; a run that goes on keeps those it began with, which MLflow never changes."""
@@ -76,9 +95,25 @@ class MlflowTracker:
         metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
         self._send(partial(self._client.log_batch, self._run_id, metrics=metrics))
 
-    def artefacts(self, path: str, name: str) -> None:
-        """Log the files of a local or S3 directory."""
-        self._send(lambda: self._log_directory(path, name))
+    def artefacts(self, path: str, name: str, *, only: Collection[str] = ()) -> None:
+        """Log the files of a local or S3 directory, or only those directly in it that are named."""
+        self._send(lambda: self._log_directory(path, name, only))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Mark the run."""
+        self._send(lambda: [self._client.set_tag(self._run_id, name, value) for name, value in values.items()])
+
+    def child(self, name: str, output: str) -> Tracker:
+        """A run below this one; the same output directory gets the same run."""
+        parent = self._client.get_run(self._run_id)
+        tags = {"mlflow.parentRunId": self._run_id}
+        job = f"{parent.data.tags['rdd.job']}-trial"
+        try:
+            run_id = _run_of(self._client, parent.info.experiment_id, name, job=job, place=storage.absolute(output), tags=tags)
+        except Exception as error:
+            logger.warning("MLflow does not answer, so %s is not tracked: %s", name, " ".join(str(error).split())[:200])
+            return NullTracker()
+        return MlflowTracker(self._client, run_id)
 
     def close(self, status: str) -> None:
         """End the run; say what is not in."""
@@ -94,18 +129,19 @@ class MlflowTracker:
         for start in range(0, len(params), 100):  # the server's limit
             self._client.log_batch(self._run_id, params=params[start : start + 100])
 
-    def _log_directory(self, path: str, name: str) -> None:
-        if not path.startswith("s3://"):
+    def _log_directory(self, path: str, name: str, only: Collection[str]) -> None:
+        if not path.startswith("s3://") and not only:
             self._client.log_artifacts(self._run_id, path, name)
             return
+        files = [storage.join(path, file) for file in only] or [file.path for file in storage.list_files(path)]
         with tempfile.TemporaryDirectory() as folder:
-            for file in storage.list_files(path):
-                target = Path(folder, file.path[len(path) + 1 :])
+            for file in files:
+                target = Path(folder, file[len(path) + 1 :])
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(storage.read_bytes(file.path))
+                target.write_bytes(storage.read_bytes(file))
             self._client.log_artifacts(self._run_id, folder, name)
 
-    def _send(self, call: Callable[[], None]) -> None:
+    def _send(self, call: Callable[[], object]) -> None:
         self._waiting.append(call)
         while self._waiting:
             try:
@@ -174,19 +210,21 @@ def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str
         client = MlflowClient(tracking_uri=uri)
         experiment = _experiment(client, config.experiment)
         place = storage.absolute(output)
-        found = client.search_runs([experiment], f"tags.`rdd.output` = '{place}' and tags.`rdd.job` = '{job}'", max_results=1)
-        if found:
-            client.update_run(found[0].info.run_id, status="RUNNING")
-            return MlflowTracker(client, found[0].info.run_id)
-        run = client.create_run(
-            experiment,
-            run_name=config.run_name or os.path.basename(place),
-            tags={"rdd.job": job, "rdd.output": place, "mlflow.source.git.commit": git_commit(), **tags},
-        )
+        run_id = _run_of(client, experiment, config.run_name or os.path.basename(place), job=job, place=place, tags=tags)
     except Exception as error:
         logger.warning("MLflow at %s does not answer, so this run is not tracked: %s", uri, " ".join(str(error).split())[:200])
         return None
-    return MlflowTracker(client, run.info.run_id)
+    return MlflowTracker(client, run_id)
+
+
+def _run_of(client: Any, experiment_id: str, name: str, *, job: str, place: str, tags: Mapping[str, str]) -> str:
+    """Id of the run of an output directory: the one it had, or a new one."""
+    found = client.search_runs([experiment_id], f"tags.`rdd.output` = '{place}' and tags.`rdd.job` = '{job}'", max_results=1)
+    if found:
+        client.update_run(found[0].info.run_id, status="RUNNING")
+        return found[0].info.run_id
+    own = {"rdd.job": job, "rdd.output": place, "mlflow.source.git.commit": git_commit()}
+    return client.create_run(experiment_id, run_name=name, tags={**own, **tags}).info.run_id
 
 
 def _experiment(client: Any, name: str) -> str:

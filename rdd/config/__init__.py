@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from rdd.config.data import ClipConfig, EmbedConfig, RecordsConfig, SampleConfig, WeightsConfig
 from rdd.config.learning import EvaluateConfig, FeaturesConfig, LossConfig, ModelConfig, OptimizerConfig, SamConfig, TrainConfig
 from rdd.config.platform import ClusterConfig, ScalingConfig, TrackingConfig
+from rdd.config.search import AblateConfig, FiguresConfig, TuneConfig
 
 __all__ = [
+    "AblateConfig",
     "ClipConfig",
     "ClusterConfig",
     "Config",
     "EmbedConfig",
     "EvaluateConfig",
     "FeaturesConfig",
+    "FiguresConfig",
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
@@ -26,6 +29,7 @@ __all__ = [
     "ScalingConfig",
     "TrackingConfig",
     "TrainConfig",
+    "TuneConfig",
     "WeightsConfig",
 ]
 
@@ -46,6 +50,9 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
+    ablate: AblateConfig = field(default_factory=AblateConfig)
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

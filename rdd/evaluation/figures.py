@@ -25,7 +25,7 @@ def roc_figure(scored: Scored, title: str) -> bytes:
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title=title)
     axes.set_aspect("equal")
     axes.legend(loc="lower right", fontsize="small")
-    return _png(figure)
+    return png(figure)
 
 
 def histogram_figure(scored: Scored, threshold: float, title: str) -> bytes:
@@ -38,7 +38,7 @@ def histogram_figure(scored: Scored, threshold: float, title: str) -> bytes:
     axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.2f}")
     axes.set(xlabel="raw logit (larger: generated)", ylabel="share of the images of its class", title=title)
     axes.legend(fontsize="small")
-    return _png(figure)
+    return png(figure)
 
 
 def history_figure(history: list[dict[str, float]], title: str) -> bytes:
@@ -54,21 +54,27 @@ def history_figure(history: list[dict[str, float]], title: str) -> bytes:
     axes.margins(y=0.1)
     handles, labels = (a + b for a, b in zip(axes.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True))
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
-    return _png(figure)
+    return png(figure)
 
 
 def _grey(number: int) -> str:
     return "black" if number == 0 else str(min(0.15 + 0.12 * number, 0.7))
 
 
-def _figure() -> tuple[Any, Any]:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure, in inches."""
     from matplotlib.figure import Figure  # half a second to import, and no global state of pyplot
 
-    figure = Figure(figsize=(6, 5), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _figure() -> tuple[Any, Any]:
+    figure = new_figure(6, 5)
     return figure, figure.add_subplot()
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

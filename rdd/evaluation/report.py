@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from rdd.evaluation.bootstrap import WeightedAuc, interval, resampled_counts
+from rdd.evaluation.bootstrap import WeightedAuc, bound_without_errors, interval, resampled_counts
 from rdd.metrics import auroc, equal_error_rate, misranked_pairs, rate_above, true_positive_rate
 
 
@@ -34,9 +34,10 @@ def evaluate(scored: Scored, *, threshold: float, resamples: int, seed: int) -> 
         seed: of the resamples.
 
     Returns:
-        ``auroc`` with ``auroc_interval`` (95 %, by records), ``misranked_pairs`` of ``pairs``, ``average_precision``,
-        ``accuracy`` and ``balanced_accuracy`` at ``threshold``, ``tpr_at_1_percent_fpr`` (null where the real images do not
-        resolve it), ``equal_error_rate``, counts, ``by_generator`` (each against all real images) and ``worst_generator``.
+        ``auroc`` with ``auroc_interval`` (95 %, by records; where no pair is mis-ranked, a one-sided bound and 1),
+        ``misranked_pairs`` of ``pairs``, ``average_precision``, ``accuracy`` and ``balanced_accuracy`` at ``threshold``,
+        ``tpr_at_1_percent_fpr`` (null where the real images do not resolve it), ``equal_error_rate``, counts,
+        ``by_generator`` (each against all real images) and ``worst_generator``.
 
     Raises:
         ValueError: a class is absent.
@@ -85,4 +86,8 @@ def _intervals(scored: Scored, keeps: dict[str, np.ndarray], resamples: int, see
     for counts in resampled_counts(scored.records, resamples=resamples, seed=seed):
         for name, keep in keeps.items():
             drawn[name].append(aucs[name](counts[keep]))
-    return {name: interval(np.array(values)) for name, values in drawn.items()}
+    intervals = {name: interval(np.array(values)) for name, values in drawn.items()}
+    for name, keep in keeps.items():
+        if misranked_pairs(scored.logits[keep], scored.labels[keep]) == 0:
+            intervals[name] = [bound_without_errors(len(np.unique(scored.records[keep]))), 1.0]
+    return intervals

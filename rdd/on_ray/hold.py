@@ -11,7 +11,8 @@ import torch.distributed as dist
 
 from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.features import CPU, FeatureTable
+from rdd.features import FeatureTable
+from rdd.loader import CPU
 from rdd.on_ray.stream import StreamedTable
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from rdd.feature_store import FileIndex, feature_files, read_columns, read_index
-from rdd.features import CPU, Batch, FeatureTable, TextMode, deal_batches, hash_pair, index_images, read_manifest
+from rdd.features import Batch, FeatureTable, TextMode, deal_batches, hash_pair, index_images, read_manifest
+from rdd.loader import CPU
 
 _TASKS = 2  # windows on their way: one is read while another is trained on
 

@@ -106,7 +106,7 @@ def _train_run(config: Config, output: str) -> dict[str, Any]:
             tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "scaling")})
             _fit(config, table, run, tracker)
             metrics = finish_run(config, table, run)
-            tracker.metrics(_headline(metrics), step=config.train.epochs)
+            tracker.metrics(headline(metrics), step=config.train.epochs)
             tracker.artefacts(run.detector, "detector")
             tracker.artefacts(run.figures, "figures")
     return _summary(run, metrics)
@@ -129,11 +129,22 @@ def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracke
         torch.set_num_threads(config.train.threads_per_worker)
         fit(config, table, LocalContext(run, on_epoch))
     else:
-        _fit_on_workers(config, run, on_epoch)
+        fit_on_workers(config, run, on_epoch)
 
 
-def _fit_on_workers(config: Config, run: RunDirectory, on_epoch: Callable[[Mapping[str, float]], None]) -> None:
-    """Ray Train; the driver reads the epochs from the run directory, so that a restart repeats none."""
+def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Callable[[Mapping[str, float]], None]) -> None:
+    """Train on the workers of a Ray Train group.
+
+    The caller's process reads the epochs from the run directory, so that a restart repeats none.
+
+    Args:
+        config: the run, with ``scaling.num_workers`` of at least 1.
+        run: its directory, on storage that all workers share.
+        on_epoch: told the metrics of each epoch.
+
+    Raises:
+        RuntimeError: the work failed or stalled.
+    """
     seen, moved = len(run.history()), time.monotonic()
     # Ray wants a place that all workers share, if only to write that it was there; checkpoints are in the run directory
     ray_folder = storage.join(run.path, ".ray")
@@ -184,7 +195,8 @@ def _train_on_worker(given: dict[str, Any]) -> None:
     fit(config, hold_features(config.features, device=context.device, group=context.group), context)
 
 
-def _headline(metrics: dict[str, Any]) -> dict[str, float]:
+def headline(metrics: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a finished run that are compared in MLflow."""
     test = metrics["test"]
     names = ("auroc", "misranked_pairs", "average_precision", "balanced_accuracy", "equal_error_rate", "tpr_at_1_percent_fpr")
     return {f"test/{name}": test[name] for name in names if test[name] is not None} | {

@@ -1,0 +1,139 @@
+"""Uncertainty of an AUC and of a difference of two, where images of one record are not independent and neither are seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from rdd.evaluation.bootstrap import WeightedAuc, interval
+from rdd.evaluation.report import Scored
+from rdd.metrics import auroc
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean AUC of one row less that of another."""
+
+    value: float
+    interval: list[float] | None
+    """95 %, by the joint bootstrap over seeds and records."""
+    p_value: float
+    """Two-sided, of no difference."""
+
+
+def record_components(scored: Scored) -> np.ndarray:
+    r"""What each record adds to the error of the AUC: its structural components, summed over its images.
+
+    .. math:: e_r = \frac{1}{n_+} \sum_{i \in r, +} (V_i - \hat\theta)
+        + \frac{1}{n_-} \sum_{j \in r, -} (V_j - \hat\theta)
+
+    with V_i the share of images of the other class that image i is ranked right against. The variance of the AUC is
+    R / (R - 1) times the sum of their squares; plain DeLong takes images for independent.
+
+    Args:
+        scored: logits, labels and records.
+
+    Returns:
+        ``(R,)`` float64, by record in ascending order.
+
+    Reference:
+        Obuchowski, Nonparametric analysis of clustered ROC curve data, Biometrics 53 (1997).
+    """
+    positive = scored.labels == 1
+    real, generated = np.sort(scored.logits[~positive]), np.sort(scored.logits[positive])
+    right = np.empty(len(scored.logits))
+    right[positive] = _share_below(real, scored.logits[positive])
+    right[~positive] = 1 - _share_below(generated, scored.logits[~positive])
+    errors = (right - right[positive].mean()) / np.where(positive, positive.sum(), (~positive).sum())
+    _, of = np.unique(scored.records, return_inverse=True)
+    return np.bincount(of, weights=errors)
+
+
+def _share_below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Share of the ordered values below each value, ties counted half."""
+    left, right = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
+    return (left + right) / (2 * len(ordered))
+
+
+def p_value_of_difference(ours: Sequence[Scored], theirs: Sequence[Scored]) -> float:
+    """Two-sided p-value of equal mean AUC, both scored on the same images by models of the same seeds.
+
+    The variance is that over records (Obuchowski, of the components' mean over seeds) and that over seeds; what both vary in
+    together is counted twice, on the safe side. Student's t with Satterthwaite's degrees of freedom.
+
+    Args:
+        ours: by seed, logits of the test images.
+        theirs: the same images and seeds.
+
+    Returns:
+        In [0, 1]; 1 where nothing differs.
+    """
+    differences = np.array([_auc(one) - _auc(other) for one, other in zip(ours, theirs, strict=True)])
+    components = np.mean(
+        [record_components(one) - record_components(other) for one, other in zip(ours, theirs, strict=True)], axis=0
+    )
+    records, seeds = len(components), len(differences)
+    of_records = records / (records - 1) * float(np.square(components).sum())
+    of_seeds = float(differences.var(ddof=1)) / seeds if seeds > 1 else 0.0
+    variance = of_records + of_seeds
+    if variance == 0:
+        return 1.0
+    freedom = variance**2 / (of_records**2 / (records - 1) + (of_seeds**2 / (seeds - 1) if seeds > 1 else 0.0))
+    return float(2 * stats.t.sf(abs(differences.mean()) / np.sqrt(variance), freedom))
+
+
+def _auc(scored: Scored) -> float:
+    return auroc(scored.logits, scored.labels)
+
+
+def joint_bootstrap(rows: dict[str, Sequence[Scored]], *, resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Mean AUC of each row under draws of seeds and of whole records, the same draws for all rows.
+
+    Args:
+        rows: by name and seed, logits of the same images in the same order.
+        resamples: how many draws.
+        seed: of the draws.
+
+    Returns:
+        By name, ``(resamples,)`` float64; NaN where a draw lacks a class.
+    """
+    first = next(iter(rows.values()))
+    _, of = np.unique(first[0].records, return_inverse=True)
+    records, seeds = int(of.max()) + 1, len(first)
+    aucs = {name: [WeightedAuc(scored.logits, scored.labels) for scored in by_seed] for name, by_seed in rows.items()}
+    drawn = {name: np.empty(resamples) for name in rows}
+    rng = np.random.default_rng(seed)
+    for number in range(resamples):
+        weights = np.bincount(rng.integers(records, size=records), minlength=records).astype(np.float64)[of]
+        chosen = rng.integers(seeds, size=seeds)
+        for name, by_seed in aucs.items():
+            values = {which: by_seed[which](weights) for which in set(chosen.tolist())}
+            drawn[name][number] = np.mean([values[which] for which in chosen.tolist()])
+    return drawn
+
+
+def difference(
+    ours: Sequence[Scored], theirs: Sequence[Scored], drawn_ours: np.ndarray, drawn_theirs: np.ndarray
+) -> Difference:
+    """The paired difference of two rows, given their joint bootstrap."""
+    value = float(np.mean([_auc(one) - _auc(other) for one, other in zip(ours, theirs, strict=True)]))
+    return Difference(value, interval(drawn_ours - drawn_theirs), p_value_of_difference(ours, theirs))
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """P-values adjusted for their number, so that one false alarm among all is as rare as asked for.
+
+    Reference:
+        Holm, A simple sequentially rejective multiple test procedure, 1979.
+
+    Example:
+        >>> {name: round(value, 6) for name, value in holm({"a": 0.01, "b": 0.04, "c": 0.03}).items()}
+        {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for place, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[name]))
+        adjusted[name] = largest
+    return {name: adjusted[name] for name in p_values}

@@ -1,0 +1,157 @@
+"""Figures of a sweep: validation AUC by parameter, parallel coordinates, heat maps, importance."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rdd import storage
+from rdd.evaluation.figures import new_figure, png
+
+Found = Sequence[tuple[dict[str, Any], float]]
+"""Of each trial, what was drawn and its validation AUC."""
+
+_PAIRS = (("loss.alpha", "loss.gamma"), ("loss.p", "sam.rho"))
+_BINS = 5
+
+
+def write_sweep_figures(folder: str, found: Found) -> None:
+    """Write what the trials allow: importance wants two of them, a heat map both of its parameters.
+
+    Args:
+        folder: where to.
+        found: trials that did not fail.
+    """
+    paths = sorted({path for values, _ in found for path in values})
+    storage.write_bytes(storage.join(folder, "parameters.png"), parameters_figure(found, paths))
+    storage.write_bytes(storage.join(folder, "parallel.html"), parallel_page(found, paths).encode())
+    for first, second in _PAIRS:
+        if first in paths and second in paths:
+            name = f"{first.split('.')[1]}_{second.split('.')[1]}.png"
+            storage.write_bytes(storage.join(folder, name), heat_map(found, first, second))
+    shares = importance(found, paths)
+    if shares:
+        storage.write_bytes(storage.join(folder, "importance.png"), importance_figure(shares))
+
+
+def parameters_figure(found: Found, paths: Sequence[str]) -> bytes:
+    """Validation AUC of each trial against each parameter."""
+    columns = min(len(paths), 2)
+    rows = math.ceil(len(paths) / columns)
+    figure = new_figure(4.2 * columns, 3.4 * rows)
+    for number, path in enumerate(paths):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        axes.plot([values[path] for values, _ in found], [auroc for _, auroc in found], "o", color="black", fillstyle="none")
+        drawn = [values[path] for values, _ in found]
+        if _spans_decades(drawn):
+            axes.set_xscale("log")
+        axes.set(xlabel=path, ylabel="best validation AUC")
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.margins(0.08)
+    return png(figure)
+
+
+def parallel_page(found: Found, paths: Sequence[str]) -> str:
+    """Parallel coordinates of all trials: one HTML file that needs nothing else."""
+    import plotly.graph_objects as go
+
+    aurocs = [auroc for _, auroc in found]
+    dimensions = [_dimension(path, [values[path] for values, _ in found]) for path in paths]
+    dimensions.append({"label": "validation AUC", "values": aurocs})
+    line = {"color": aurocs, "colorscale": "Greys", "showscale": True, "colorbar": {"title": {"text": "validation AUC"}}}
+    if len(set(aurocs)) > 1:  # the palest grey would not be seen
+        low, high = min(aurocs), max(aurocs)
+        line |= {"cmin": low - 0.4 * (high - low), "cmax": high}
+    figure = go.Figure(go.Parcoords(line=line, dimensions=dimensions))
+    figure.update_layout(title={"text": f"{len(found)} trials"}, font={"size": 14}, margin={"l": 90, "r": 60, "t": 110})
+    return figure.to_html(include_plotlyjs=True, full_html=True)
+
+
+def _dimension(path: str, values: list[Any]) -> dict[str, Any]:
+    """An axis: numbers as they are, over decades by their logarithm, anything else by name."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        if _spans_decades(values):
+            return {"label": f"{path} (log10)", "values": [math.log10(value) for value in values]}
+        return {"label": path, "values": values}
+    names = sorted({str(value) for value in values})
+    ticks = list(range(len(names)))
+    return {"label": path, "values": [names.index(str(value)) for value in values], "tickvals": ticks, "ticktext": names}
+
+
+def heat_map(found: Found, first: str, second: str) -> bytes:
+    """Mean validation AUC over cells of two parameters, with the number of trials in each."""
+    columns, rows = (_cells([values[path] for values, _ in found]) for path in (first, second))
+    sums, counts = np.zeros((len(rows[1]), len(columns[1]))), np.zeros((len(rows[1]), len(columns[1])), dtype=int)
+    for x, y, (_, auroc) in zip(columns[0], rows[0], found, strict=True):
+        sums[y, x] += auroc
+        counts[y, x] += 1
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    figure = new_figure(6.4, 5)
+    axes = figure.add_subplot()
+    image = axes.imshow(means, origin="lower", cmap="Greys", aspect="auto", vmin=np.nanmin(means) - 1e-9)
+    middle = (np.nanmin(means) + np.nanmax(means)) / 2
+    for y, x in zip(*np.nonzero(counts), strict=True):
+        color = "white" if means[y, x] > middle else "black"
+        axes.text(x, y, f"{means[y, x]:.4f}\nn = {counts[y, x]}", ha="center", va="center", color=color, fontsize=8)
+    axes.set_xticks(range(len(columns[1])), columns[1])
+    axes.set_yticks(range(len(rows[1])), rows[1])
+    axes.set(xlabel=first, ylabel=second, title="mean of the best validation AUC; empty: no trial")
+    figure.colorbar(image, ax=axes, label="validation AUC")
+    return png(figure)
+
+
+def _cells(values: list[Any]) -> tuple[list[int], list[str]]:
+    """The cell of each value and the name of each cell: the values themselves if they are few, else equal intervals."""
+    kinds = sorted(set(values))
+    if len(kinds) <= _BINS:
+        return [kinds.index(value) for value in values], [f"{value:g}" for value in kinds]
+    log = _spans_decades(values)
+    places = np.log10(values) if log else np.asarray(values, dtype=float)
+    edges = np.linspace(places.min(), places.max(), _BINS + 1)
+    cells = np.clip(np.digitize(places, edges) - 1, 0, _BINS - 1).tolist()
+    shown = 10**edges if log else edges
+    return cells, [f"{low:.2g} to {high:.2g}" for low, high in itertools.pairwise(shown)]
+
+
+def importance(found: Found, paths: Sequence[str]) -> dict[str, float]:
+    """Share of the variance of validation AUC that each parameter explains: fANOVA, by Optuna; empty where nothing varies."""
+    import optuna
+
+    varying = [path for path in paths if len({values[path] for values, _ in found}) > 1]
+    if not varying or len({auroc for _, auroc in found}) < 2:
+        return {}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    domains = {path: _distribution([values[path] for values, _ in found]) for path in varying}
+    for values, auroc in found:
+        own = {path: values[path] for path in varying}
+        study.add_trial(optuna.trial.create_trial(params=own, distributions=domains, value=auroc))
+    shares = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+    return dict(shares)
+
+
+def _distribution(values: list[Any]) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if all(isinstance(value, float) for value in values):
+        return FloatDistribution(min(values), max(values), log=_spans_decades(values))
+    return CategoricalDistribution(sorted(set(values)))
+
+
+def importance_figure(shares: dict[str, float]) -> bytes:
+    """Bars of the parameters' importance."""
+    figure = new_figure(6, 1.2 + 0.5 * len(shares))
+    axes = figure.add_subplot()
+    names = sorted(shares, key=shares.__getitem__)
+    axes.barh(names, [shares[name] for name in names], color="0.75", edgecolor="black")
+    for place, name in enumerate(names):
+        axes.text(shares[name], place, f" {shares[name]:.2f}", va="center")
+    axes.set(xlabel="share of the variance of validation AUC explained (fANOVA)", xlim=(0, 1.1))
+    return png(figure)
+
+
+def _spans_decades(values: Sequence[Any]) -> bool:
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return len(numbers) == len(values) and min(numbers) > 0 and max(numbers) / min(numbers) >= 30

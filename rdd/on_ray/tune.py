@@ -1,0 +1,246 @@
+"""Sweeps on Ray Tune: one process a trial, the features once a node, and a sweep that goes on where it was killed."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import FailureConfig, ResultGrid, RunConfig
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search import BasicVariantGenerator
+from ray.tune.search.optuna import OptunaSearch
+
+from rdd import storage
+from rdd.cli import leaf_of, leaves, override
+from rdd.config import Config
+from rdd.on_ray.follow import Follower
+from rdd.on_ray.hold import hold_features
+from rdd.on_ray.in_place import fit_in_place, with_absolute_paths
+from rdd.on_ray.session import ray_session
+from rdd.on_ray.train import SECTIONS, fit_on_workers
+from rdd.on_ray.watch import Background, root_cause
+from rdd.search_space import Domain, read_space
+from rdd.sweep import SweepDirectory, finish_sweep
+from rdd.tracking import Tracker, tracked
+
+logger = logging.getLogger(__name__)
+
+NEUTRAL = frozenset(
+    {
+        "tune.output",
+        "tune.cpus_per_trial",
+        "tune.gpus_per_trial",
+        "tune.max_concurrent",
+        "tune.keep_best",
+        "train.output",
+        "train.stall_timeout_s",
+        "train.max_failures",
+        "train.threads_per_worker",
+    }
+)
+"""Settings that a started-again sweep may change."""
+
+_METRIC = "auroc"
+
+
+def run_sweep(config: Config) -> dict[str, Any]:
+    """Search ``tune.space`` for the largest validation AUC; started again, go on; finished, say what there is.
+
+    Returns:
+        ``output``, ``trials`` with how many of them finished, were stopped early and failed, the best trial's
+        ``validation_auroc`` and values, and ``best_config``, which jobs/train.py takes.
+
+    Raises:
+        ValueError: the request is wrong.
+        RuntimeError: every trial failed, or nothing moves.
+    """
+    if not config.tune.output:
+        raise ValueError("tune.output must name the directory to write, got nothing")
+    if not config.features.path:
+        raise ValueError("features.path must name the features to train on, got nothing")
+    space = read_space(config)
+    sweep = SweepDirectory(storage.absolute(config.tune.output))
+    identity = {name: asdict(getattr(config, name)) for name in (*SECTIONS, "tune")}
+    if storage.exists(sweep.metrics):
+        with storage.owned_directory(sweep.path, identity, neutral=NEUTRAL):
+            logger.info("%s is finished; delete it to search again", sweep.path)
+            return storage.read_json(sweep.metrics)
+    with ray_session(config.cluster, [_bundle(config)], knobs="tune.cpus_per_trial, tune.gpus_per_trial or scaling"):
+        table = hold_features(config.features)
+        table.check_text_mode(config.features.text_mode)
+        images = len(table.split(config.features, "train"))
+        table.split(config.features, "validation")
+        with (
+            storage.owned_directory(sweep.path, identity, neutral=NEUTRAL),
+            tracked(config.tracking, job="tune", output=sweep.path) as tracker,
+        ):
+            own = {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "tune")}
+            tracker.params(own)
+            follower = Follower(tracker, config.train.stall_timeout_s)
+            results = _search(config, space, sweep, follower)
+            return _finish(config, sweep, results, follower, tracker, images)
+
+
+def _bundle(config: Config) -> dict[str, float]:
+    """What one trial takes."""
+    if config.scaling.num_workers > 1:
+        workers = config.scaling.num_workers
+        return {"CPU": workers * config.scaling.cpus_per_worker, "GPU": workers * config.scaling.gpus_per_worker}
+    return {"CPU": config.tune.cpus_per_trial, "GPU": config.tune.gpus_per_trial}
+
+
+def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, follower: Follower) -> ResultGrid:
+    """Run what is left of the trials."""
+    tuner = _tuner(config, space, sweep)
+    results: list[ResultGrid] = []
+    background = Background(lambda: results.append(tuner.fit()))
+    running = True
+    while running:
+        running = background.running()
+        for name, values in sweep.started():
+            follower.add(name, sweep.trial(name), {leaf: leaf_of(config, leaf) for leaf in _trained()} | values)
+        follower.poll()
+    background.finish()
+    return results[0]
+
+
+def _trained() -> list[str]:
+    return [leaf for leaf in leaves() if leaf.split(".")[0] in SECTIONS]
+
+
+def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -> tune.Tuner:
+    """A new search, or the one that was killed."""
+    options = config.tune
+    nested = config.scaling.num_workers > 1
+    given = with_absolute_paths(config, absolute=storage.absolute)
+    trainable: Callable[..., Any] = tune.with_parameters(_trial, config=given, sweep=sweep)
+    bundle = _bundle(config)
+    # a nested trainer brings its own workers; the trial that waits for them takes nothing
+    trainable = tune.with_resources(trainable, {"cpu": 0 if nested else bundle["CPU"], "gpu": 0 if nested else bundle["GPU"]})
+    place = storage.join(sweep.ray, "sweep")
+    if tune.Tuner.can_restore(place):
+        logger.info("going on with the sweep in %s", sweep.path)
+        return tune.Tuner.restore(place, trainable, resume_unfinished=True, resume_errored=False)
+    concurrent = options.max_concurrent or (_room(bundle) if nested else 0)
+    return tune.Tuner(
+        trainable,
+        param_space=_param_space(config, space),
+        tune_config=tune.TuneConfig(
+            search_alg=_searcher(config, concurrent),
+            scheduler=_scheduler(config),
+            metric=_METRIC,
+            mode="max",
+            num_samples=1 if options.search == "grid" else options.num_trials,
+            max_concurrent_trials=concurrent or None if options.search == "optuna" else None,
+            reuse_actors=True,  # a new process takes seconds to import torch
+            trial_dirname_creator=_name,
+        ),
+        run_config=RunConfig(
+            name="sweep",
+            storage_path=sweep.ray,
+            failure_config=FailureConfig(max_failures=0),
+            callbacks=[_KeepBest(sweep, options.keep_best)],
+            verbose=0,
+        ),
+    )
+
+
+def _room(bundle: Mapping[str, float]) -> int:
+    """Trials that the cluster has room for at a time."""
+    total = ray.cluster_resources()
+    return max(1, min(int(total.get(name, 0) // amount) for name, amount in bundle.items() if amount > 0))
+
+
+def _param_space(config: Config, space: Mapping[str, Domain]) -> dict[str, Any]:
+    def sampler(domain: Domain) -> Any:
+        if domain.kind == "uniform":
+            return tune.uniform(*domain.values)
+        if domain.kind == "loguniform":
+            return tune.loguniform(*domain.values)
+        if domain.kind == "grid" or config.tune.search == "grid":
+            return tune.grid_search(list(domain.values))
+        return tune.choice(list(domain.values))
+
+    return {path: sampler(domain) for path, domain in space.items()}
+
+
+def _searcher(config: Config, concurrent: int) -> Any:
+    if config.tune.search == "optuna":
+        return OptunaSearch(seed=config.tune.seed)
+    return BasicVariantGenerator(max_concurrent=concurrent, random_state=config.tune.seed)
+
+
+def _scheduler(config: Config) -> Any:
+    options, epochs = config.tune, config.train.epochs
+    if options.scheduler == "none" or options.grace_epochs >= epochs:
+        return FIFOScheduler()
+    grace, factor = options.grace_epochs, options.reduction_factor
+    return ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=grace, reduction_factor=factor)
+
+
+def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> None:
+    """One trial, in a process of Ray Tune's; killed and started again, it goes on from its last checkpoint."""
+    name = tune.get_context().get_trial_id()
+    run = sweep.trial(name)
+    own = override(config, values)
+    sweep.start(name, values)
+
+    def report(metrics: Mapping[str, float]) -> None:
+        tune.report({_METRIC: metrics["val/auroc"], "epoch": int(metrics["epoch"])})
+
+    if own.scaling.num_workers > 1:
+        fit_on_workers(own, run, report)
+    else:
+        fit_in_place(own, run, report, gpu=own.tune.gpus_per_trial > 0)
+
+
+def _name(trial: Any) -> str:
+    return trial.trial_id
+
+
+class _KeepBest(tune.Callback):
+    """Deletes the weights of trials that ended and are not among the best so far."""
+
+    def __init__(self, sweep: SweepDirectory, keep: int) -> None:
+        self._sweep, self._keep = sweep, keep
+        self._ended: set[str] = set()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has run to its end, or was stopped."""
+        self._ended.add(trial.trial_id)
+        ranked = sorted(self._ended, key=self._sweep.best_auroc, reverse=True)
+        for name in ranked[self._keep :]:
+            self._sweep.trial(name).drop_checkpoints()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has failed; its weights are of no use."""
+        self._sweep.trial(trial.trial_id).drop_checkpoints()
+
+
+def _finish(
+    config: Config, sweep: SweepDirectory, results: ResultGrid, follower: Follower, tracker: Tracker, images: int
+) -> dict[str, Any]:
+    """Tables and figures of what the trials found; each one's end to MLflow."""
+    errors = {result.path.rstrip("/").split("/")[-1]: result.error for result in results}
+    trials = []
+    for name, values in sweep.started():
+        error = errors.get(name)
+        reason = None if error is None else str(root_cause(error))
+        trial = sweep.outcome(name, values, epochs=config.train.epochs, error=reason)
+        trials.append(trial)
+        follower.finish(
+            name,
+            status="FAILED" if trial.error else "FINISHED",
+            metrics={} if trial.best_auroc is None else {"val/best_auroc": trial.best_auroc},
+            tags={"rdd.status": trial.status} | ({"rdd.error": trial.error[:500]} if trial.error else {}),
+            epochs=trial.epochs,
+        )
+        if trial.error:
+            logger.warning("trial %s failed with %s: %s", name, values, trial.error)
+    summary = finish_sweep(config, sweep, trials, images=images)
+    tracker.metrics({name: value for name, value in summary.items() if isinstance(value, int | float)}, step=0)
+    tracker.artefacts(sweep.figures, "figures")
+    storage.delete_directory(sweep.ray)
+    return summary

@@ -1,0 +1,145 @@
+"""What a sweep leaves: its directory, a table of trials, the best config, and figures."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from rdd import storage
+from rdd.cli import leaf_of, override, to_yaml
+from rdd.config import Config
+from rdd.evaluation.sweep_figures import write_sweep_figures
+from rdd.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial and how it ended."""
+
+    name: str
+    values: dict[str, Any]
+    """By dotted path, what was drawn."""
+    status: str
+    """finished, stopped (early) or failed."""
+    epochs: int
+    """Epochs trained."""
+    best_auroc: float | None
+    """Largest validation AUC of its epochs."""
+    best_epoch: int | None
+    """The epoch that had it, counted from 1."""
+    error: str | None
+    """Why it failed."""
+
+
+@dataclass(frozen=True)
+class SweepDirectory:
+    """Paths of a sweep: best.yaml, trials.parquet, metrics.json, figures/, and a run directory a trial."""
+
+    path: str
+
+    @property
+    def metrics(self) -> str:
+        """Written last: a sweep that has it is finished."""
+        return storage.join(self.path, "metrics.json")
+
+    @property
+    def figures(self) -> str:
+        """Directory of the figures."""
+        return storage.join(self.path, "figures")
+
+    @property
+    def best(self) -> str:
+        """The config of the best trial."""
+        return storage.join(self.path, "best.yaml")
+
+    @property
+    def table(self) -> str:
+        """The table of trials."""
+        return storage.join(self.path, "trials.parquet")
+
+    @property
+    def ray(self) -> str:
+        """Where Ray Tune keeps what it goes on from."""
+        return storage.join(self.path, ".ray")
+
+    def trial(self, name: str) -> RunDirectory:
+        """Directory of a trial."""
+        return RunDirectory(storage.join(self.path, "trials", name))
+
+    def start(self, name: str, values: dict[str, Any]) -> None:
+        """Note a trial and what was drawn for it."""
+        storage.write_json(storage.join(self.trial(name).path, "trial.json"), values)
+
+    def started(self) -> list[tuple[str, dict[str, Any]]]:
+        """Names of the trials so far, and what was drawn for them."""
+        folder = storage.join(self.path, "trials")
+        if not storage.exists(folder):
+            return []
+        files = [file.path for file in storage.list_files(folder, suffix="trial.json")]
+        return [(path.split("/")[-2], storage.read_json(path)) for path in files]
+
+    def best_auroc(self, name: str) -> float:
+        """Largest validation AUC of a trial so far; -1 before its first epoch."""
+        return max((row["val/auroc"] for row in self.trial(name).history()), default=-1.0)
+
+    def outcome(self, name: str, values: dict[str, Any], *, epochs: int, error: str | None) -> Trial:
+        """How a trial ended.
+
+        Args:
+            name: of the trial.
+            values: what was drawn for it.
+            epochs: of a trial that runs to its end.
+            error: why it failed, if it did.
+        """
+        history = self.trial(name).history()
+        best = max(history, key=lambda row: row["val/auroc"], default=None)
+        status = "failed" if error else "finished" if len(history) >= epochs else "stopped"
+        auroc, epoch = (best["val/auroc"], int(best["epoch"])) if best else (None, None)
+        return Trial(name, values, status, len(history), auroc, epoch, error)
+
+
+def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, images: int) -> dict[str, Any]:
+    """Write what comes out of a sweep, ``metrics.json`` last.
+
+    Args:
+        config: the sweep's.
+        sweep: its directory.
+        trials: all of them.
+        images: of one epoch.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        RuntimeError: every trial has failed.
+    """
+    rows = [
+        {"trial": t.name, "status": t.status, "epochs": t.epochs, "val/auroc": t.best_auroc, "best_epoch": t.best_epoch}
+        | t.values
+        | {"error": t.error}
+        for t in trials
+    ]
+    storage.write_table(sweep.table, pa.Table.from_pylist(rows))
+    ranked = sorted((t for t in trials if t.best_auroc is not None and not t.error), key=lambda t: -(t.best_auroc or 0.0))
+    if not ranked:
+        first = trials[0].error if trials else "none has started"
+        raise RuntimeError(f"all of {len(trials)} trials failed, the first with: {first}")
+    best = ranked[0]
+    found = override(config, best.values)
+    found = replace(found, train=replace(found.train, output=storage.join(sweep.path, "best")))
+    storage.write_bytes(sweep.best, to_yaml(found).encode())
+    write_sweep_figures(sweep.figures, [(t.values, t.best_auroc) for t in ranked if t.best_auroc is not None])
+    counts = {status: sum(t.status == status for t in trials) for status in ("finished", "stopped", "failed")}
+    metrics = {
+        "output": sweep.path,
+        "trials": len(trials),
+        **counts,
+        "validation_auroc": best.best_auroc,
+        "best_trial": best.name,
+        "best": {path: leaf_of(found, path) for path in best.values},
+        "best_config": sweep.best,
+        "samples_trained": images * sum(t.epochs for t in trials),
+        "failures": {t.name: t.error for t in trials if t.error},
+    }
+    storage.write_json(sweep.metrics, metrics)
+    return metrics
