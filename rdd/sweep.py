@@ -8,7 +8,7 @@ import pyarrow as pa
 from rdd import storage
 from rdd.cli import leaf_of, override, to_yaml
 from rdd.config import Config
-from rdd.evaluation.sweep_figures import write_sweep_figures
+from rdd.evaluation.sweep_figures import Point, write_sweep_figures
 from rdd.run_directory import RunDirectory
 
 
@@ -128,7 +128,8 @@ def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, 
     found = override(config, best.values)
     found = replace(found, train=replace(found.train, output=storage.join(sweep.path, "best")))
     storage.write_bytes(sweep.best, to_yaml(found).encode())
-    write_sweep_figures(sweep.figures, [(t.values, t.best_auroc) for t in ranked if t.best_auroc is not None])
+    points = [Point(t.values, t.best_auroc, t.status == "finished") for t in ranked if t.best_auroc is not None]
+    write_sweep_figures(sweep.figures, points)
     counts = {status: sum(t.status == status for t in trials) for status in ("finished", "stopped", "failed")}
     metrics = {
         "output": sweep.path,

@@ -165,7 +165,7 @@ def _span(bounds: list[float] | None) -> str:
 def note(rows: Sequence[Row], baseline: str) -> str:
     """What a reader has to know of the table."""
     return (
-        f"Means over {rows[0].seeds} seeds. Intervals by a joint bootstrap over seeds and records; where no pair is mis-ranked, "
+        f"Means over {rows[0].seeds} seeds. Intervals by a joint bootstrap over seeds and records; where none is mis-ranked, "
         f"a one-sided 95 % bound. p: two-sided, of no difference to `{baseline}`, from components summed over records "
         "(Obuchowski) and the variance over seeds, adjusted by Holm. "
         f"`=`: not distinguishable from zero at {SIGNIFICANCE:g}. The paper's value is for D3, whatever these features are."
@@ -219,7 +219,7 @@ def _numbers(row: Row) -> dict[str, object]:
 def as_png(rows: Sequence[Row], baseline: str) -> bytes:
     """The table as a picture, rows as columns so that it is not too wide to read."""
     columns = [cells(row) for row in rows]
-    figure = new_figure(2.2 + 2.0 * len(rows), 0.42 * len(HEADER) + 1.1)
+    figure = new_figure(2.2 + 2.0 * len(rows), 0.32 * len(HEADER) + 0.9)
     axes = figure.add_subplot()
     axes.set_axis_off()
     table = axes.table(
@@ -256,6 +256,8 @@ def auc_bars(rows: Sequence[Row]) -> bytes:
     for place, value, high in zip(places, values, highs, strict=True):
         axes.text(place, high + 0.015 * (top - bottom), f"{value:.4f}", ha="center", va="bottom", fontsize=8)
     axes.set_xticks(places, [row.name.replace("_", "\n") for row in rows])
-    axes.set(ylabel="test AUC (bar: 95 % interval)", ylim=(bottom, top), title=f"AUC, {rows[0].seeds} seeds each")
+    axes.set(
+        ylabel="test AUC with 95 % interval (axis cut off below)", ylim=(bottom, top), title=f"AUC, {rows[0].seeds} seeds each"
+    )
     axes.ticklabel_format(axis="y", useOffset=False)
     return png(figure)

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,20 @@ import numpy as np
 from rdd import storage
 from rdd.evaluation.figures import new_figure, png
 
-Found = Sequence[tuple[dict[str, Any], float]]
-"""Of each trial, what was drawn and its validation AUC."""
+
+@dataclass(frozen=True)
+class Point:
+    """A trial that did not fail."""
+
+    values: dict[str, Any]
+    """By dotted path, what was drawn."""
+    auroc: float
+    """Its best validation AUC."""
+    whole: bool
+    """Whether it was trained to its end, not stopped early."""
+
+
+Found = Sequence[Point]
 
 _PAIRS = (("loss.alpha", "loss.gamma"), ("loss.p", "sam.rho"))
 _BINS = 5
@@ -24,7 +37,7 @@ def write_sweep_figures(folder: str, found: Found) -> None:
         folder: where to.
         found: trials that did not fail.
     """
-    paths = sorted({path for values, _ in found for path in values})
+    paths = sorted({path for point in found for path in point.values})
     storage.write_bytes(storage.join(folder, "parameters.png"), parameters_figure(found, paths))
     storage.write_bytes(storage.join(folder, "parallel.html"), parallel_page(found, paths).encode())
     for first, second in _PAIRS:
@@ -43,13 +56,16 @@ def parameters_figure(found: Found, paths: Sequence[str]) -> bytes:
     figure = new_figure(4.2 * columns, 3.4 * rows)
     for number, path in enumerate(paths):
         axes = figure.add_subplot(rows, columns, number + 1)
-        axes.plot([values[path] for values, _ in found], [auroc for _, auroc in found], "o", color="black", fillstyle="none")
-        drawn = [values[path] for values, _ in found]
-        if _spans_decades(drawn):
+        for whole, style in ((True, "full"), (False, "none")):
+            shown = [point for point in found if point.whole == whole]
+            places = [point.values[path] for point in shown], [point.auroc for point in shown]
+            axes.plot(*places, "o", color="black", fillstyle=style, label="trained to the end" if whole else "stopped early")
+        if _spans_decades([point.values[path] for point in found]):
             axes.set_xscale("log")
         axes.set(xlabel=path, ylabel="best validation AUC")
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.margins(0.08)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
     return png(figure)
 
 
@@ -57,8 +73,8 @@ def parallel_page(found: Found, paths: Sequence[str]) -> str:
     """Parallel coordinates of all trials: one HTML file that needs nothing else."""
     import plotly.graph_objects as go
 
-    aurocs = [auroc for _, auroc in found]
-    dimensions = [_dimension(path, [values[path] for values, _ in found]) for path in paths]
+    aurocs = [point.auroc for point in found]
+    dimensions = [_dimension(path, [point.values[path] for point in found]) for path in paths]
     dimensions.append({"label": "validation AUC", "values": aurocs})
     line = {"color": aurocs, "colorscale": "Greys", "showscale": True, "colorbar": {"title": {"text": "validation AUC"}}}
     if len(set(aurocs)) > 1:  # the palest grey would not be seen
@@ -82,22 +98,25 @@ def _dimension(path: str, values: list[Any]) -> dict[str, Any]:
 
 def heat_map(found: Found, first: str, second: str) -> bytes:
     """Mean validation AUC over cells of two parameters, with the number of trials in each."""
-    columns, rows = (_cells([values[path] for values, _ in found]) for path in (first, second))
+    columns, rows = (_cells([point.values[path] for point in found]) for path in (first, second))
     sums, counts = np.zeros((len(rows[1]), len(columns[1]))), np.zeros((len(rows[1]), len(columns[1])), dtype=int)
-    for x, y, (_, auroc) in zip(columns[0], rows[0], found, strict=True):
-        sums[y, x] += auroc
+    for x, y, point in zip(columns[0], rows[0], found, strict=True):
+        sums[y, x] += point.auroc
         counts[y, x] += 1
     means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     figure = new_figure(6.4, 5)
     axes = figure.add_subplot()
-    image = axes.imshow(means, origin="lower", cmap="Greys", aspect="auto", vmin=np.nanmin(means) - 1e-9)
-    middle = (np.nanmin(means) + np.nanmax(means)) / 2
+    low, high = float(np.nanmin(means)), float(np.nanmax(means))
+    bottom = low - 0.3 * max(high - low, 1e-9)  # the lowest mean is a light grey; white with strokes is no trial
+    image = axes.imshow(means, origin="lower", cmap="Greys", aspect="auto", vmin=bottom, vmax=high)
+    axes.patch.set(hatch="//", edgecolor="0.8", facecolor="white")
+    middle = (bottom + high) / 2
     for y, x in zip(*np.nonzero(counts), strict=True):
         color = "white" if means[y, x] > middle else "black"
         axes.text(x, y, f"{means[y, x]:.4f}\nn = {counts[y, x]}", ha="center", va="center", color=color, fontsize=8)
-    axes.set_xticks(range(len(columns[1])), columns[1])
+    axes.set_xticks(range(len(columns[1])), columns[1], rotation=25, ha="right")
     axes.set_yticks(range(len(rows[1])), rows[1])
-    axes.set(xlabel=first, ylabel=second, title="mean of the best validation AUC; empty: no trial")
+    axes.set(xlabel=first, ylabel=second, title="mean of the best validation AUC; hatched: no trial")
     figure.colorbar(image, ax=axes, label="validation AUC")
     return png(figure)
 
@@ -119,15 +138,15 @@ def importance(found: Found, paths: Sequence[str]) -> dict[str, float]:
     """Share of the variance of validation AUC that each parameter explains: fANOVA, by Optuna; empty where nothing varies."""
     import optuna
 
-    varying = [path for path in paths if len({values[path] for values, _ in found}) > 1]
-    if not varying or len({auroc for _, auroc in found}) < 2:
+    varying = [path for path in paths if len({point.values[path] for point in found}) > 1]
+    if not varying or len({point.auroc for point in found}) < 2:
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
-    domains = {path: _distribution([values[path] for values, _ in found]) for path in varying}
-    for values, auroc in found:
-        own = {path: values[path] for path in varying}
-        study.add_trial(optuna.trial.create_trial(params=own, distributions=domains, value=auroc))
+    domains = {path: _distribution([point.values[path] for point in found]) for path in varying}
+    for point in found:
+        own = {path: point.values[path] for path in varying}
+        study.add_trial(optuna.trial.create_trial(params=own, distributions=domains, value=point.auroc))
     shares = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
     return dict(shares)
 

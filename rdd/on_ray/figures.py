@@ -1,0 +1,170 @@
+"""The paper's figures from finished runs; the points of the landscape are spread over the cluster."""
+
+import itertools
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import yaml
+
+from rdd import storage
+from rdd.cli import from_dict, leaf_of, leaves
+from rdd.config import Config
+from rdd.detector import Detector
+from rdd.evaluation.landscape import (
+    Direction,
+    Surroundings,
+    filter_normalised,
+    largest_eigenvalue,
+    losses_at,
+    rise_in_ball,
+)
+from rdd.evaluation.paper_figures import feature_map_figure, landscape_figure
+from rdd.features import FeatureTable
+from rdd.losses import CvarAucLoss
+from rdd.on_ray.hold import hold_features
+from rdd.on_ray.session import ray_session
+from rdd.run_directory import RunDirectory
+from rdd.tracking import tracked
+
+logger = logging.getLogger(__name__)
+
+_PART = 21  # points in one task: seconds of work for the full head, and enough tasks for many nodes
+
+
+def run_figures(config: Config) -> dict[str, Any]:
+    """Draw the feature map and, given two runs, the loss landscape without and with SAM.
+
+    Returns:
+        ``output``, the figures, and of each run the largest Hessian eigenvalue and the loss rise in a ball.
+
+    Raises:
+        ValueError: the request is wrong.
+    """
+    options = config.figures
+    if not options.output:
+        raise ValueError("figures.output must name the directory to write, got nothing")
+    if not config.features.path:
+        raise ValueError("features.path must name the features that the runs were trained on, got nothing")
+    if bool(options.with_sam) != bool(options.without_sam):
+        raise ValueError("figures.with_sam and figures.without_sam must be given both or neither, got one")
+    runs = {"without SAM": options.without_sam, "with SAM": options.with_sam} if options.with_sam else {}
+    output = storage.absolute(options.output)
+    with ray_session(config.cluster, [{"CPU": options.cpus_per_task}], knobs="figures.cpus_per_task"):
+        table = hold_features(config.features)
+        detectors = {title: Detector.load(RunDirectory(run).detector) for title, run in runs.items()}
+        for detector in detectors.values():
+            detector.check_features(table)
+        identity = {"figures": asdict(options), "features": asdict(config.features)}
+        with (
+            storage.owned_directory(output, identity, neutral={"figures.output", "figures.cpus_per_task"}),
+            tracked(config.tracking, job="figures", output=output) as tracker,
+        ):
+            tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in identity})
+            folder = storage.join(output, "figures")
+            storage.write_bytes(storage.join(folder, "feature_map.png"), _feature_map(config, table))
+            result: dict[str, Any] = {"output": output, "figures": ["feature_map.png"]}
+            if runs:
+                picture, numbers = _landscape(config, table, runs, detectors)
+                storage.write_bytes(storage.join(folder, "landscape.png"), picture)
+                result |= {"figures": ["feature_map.png", "landscape.png"], "sharpness": numbers}
+                for title, values in numbers.items():
+                    tracker.metrics({f"{title.replace(' ', '_')}/{name}": value for name, value in values.items()}, step=0)
+            storage.write_json(storage.join(output, "figures.json"), result)
+            tracker.artefacts(folder, "figures")
+    return result
+
+
+def _landscape(
+    config: Config, table: FeatureTable, runs: dict[str, str], detectors: dict[str, Detector]
+) -> tuple[bytes, dict[str, dict[str, float]]]:
+    options = config.figures
+    trained = {title: _config_of(run) for title, run in runs.items()}
+    objective = trained["with SAM"]  # one function for both panels
+    images = table.split(objective.features, "train")
+    generator = torch.Generator().manual_seed(options.seed)
+    chosen = images[torch.randperm(len(images), generator=generator)[: options.landscape_images]].sort().values
+    panels, numbers, said = {}, {}, {}
+    for title, detector in detectors.items():
+        batch = table.gather(chosen, detector.text_mode_for(table))
+        given = objective.loss
+        loss = CvarAucLoss(alpha=given.alpha, gamma=given.gamma, eta=given.eta, p=given.p, auc_on=given.auc_on)
+        at = Surroundings.of(detector.head, batch.features, batch.labels, loss)
+        logger.info("%s: %d points over %d images", title, options.points**2, len(chosen))
+        panels[title] = landscape_on_ray(
+            at, points=options.points, span=options.span, seed=options.seed, cpus_per_task=options.cpus_per_task
+        )
+        numbers[title] = {
+            "loss": float(at.value().detach()),
+            "largest_eigenvalue": largest_eigenvalue(at, seed=options.seed),
+            "rise_in_ball": rise_in_ball(at, radius=options.radius),
+        }
+        said[title] = (
+            f"loss {numbers[title]['loss']:.4g}, largest eigenvalue {numbers[title]['largest_eigenvalue']:.3g},\n"
+            f"rise within {options.radius:g}: {numbers[title]['rise_in_ball']:.3g}"
+        )
+    return landscape_figure(panels, said, options.span), numbers
+
+
+def landscape_on_ray(at: Surroundings, *, points: int, span: float, seed: int, cpus_per_task: float) -> np.ndarray:
+    """Losses on a square of a plane of two random directions, parts of it in parallel.
+
+    Args:
+        at: the surroundings of the weights, which are the middle of the square.
+        points: along each side.
+        span: reach in filter-normalised units.
+        seed: of the directions: the same for every head of one shape.
+        cpus_per_task: CPUs that a part takes; it uses as many threads.
+
+    Returns:
+        ``(points, points)`` float64, rows along the second direction.
+    """
+    directions = filter_normalised(at.head, seed=seed), filter_normalised(at.head, seed=seed + 1)
+    axis = np.linspace(-span, span, points).tolist()
+    square = [(x, y) for y, x in itertools.product(axis, axis)]
+    shared = ray.put((at, directions))
+    task = ray.remote(num_cpus=cpus_per_task)(_losses_of_part)
+    parts = [
+        task.remote(shared, square[first : first + _PART], max(1, int(cpus_per_task))) for first in range(0, len(square), _PART)
+    ]
+    return np.concatenate(ray.get(parts)).reshape(points, points)
+
+
+def _losses_of_part(
+    shared: tuple[Surroundings, tuple[Direction, Direction]], points: list[tuple[float, float]], threads: int
+) -> list[float]:
+    torch.set_num_threads(threads)
+    at, directions = shared
+    own = Surroundings.of(at.head, at.features, at.labels, at.loss)  # what Ray hands out is read-only
+    return losses_at(own, directions, points)
+
+
+def _config_of(run: str) -> Config:
+    """The config that a run was trained with."""
+    place = storage.join(run, "config.yaml")
+    if not storage.exists(place):
+        raise ValueError(f"{run} holds no config.yaml, so no run of jobs/train.py or jobs/ablate.py")
+    return from_dict(yaml.safe_load(storage.read_bytes(place)))
+
+
+def _feature_map(config: Config, table: FeatureTable) -> bytes:
+    """PCA and t-SNE of the image features of some records."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    options = config.figures
+    rng = np.random.default_rng(options.seed)
+    number = min(options.map_records, len(table.record_ids))
+    records = np.sort(rng.choice(len(table.record_ids), number, replace=False))
+    images = torch.from_numpy(np.flatnonzero(np.isin(table.record_of.numpy(), records)))
+    if not options.perplexity < len(images):
+        raise ValueError(f"figures.perplexity must be below the {len(images)} images of the map, got {options.perplexity}")
+    features = table.gather(images, "none").features.numpy()
+    logger.info("feature map of %d images of %d records", len(images), number)
+    reduced = PCA(min(50, *features.shape), random_state=0).fit_transform(features)  # as t-SNE's authors do before it
+    tsne = TSNE(perplexity=options.perplexity, init="pca", random_state=options.seed % 2**32).fit_transform(reduced)
+    generators = np.array(table.generators)[table.generator_of[images].numpy()]
+    return feature_map_figure({"t-SNE": tsne, "PCA": reduced[:, :2]}, generators)
