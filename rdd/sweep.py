@@ -70,6 +70,15 @@ class SweepDirectory:
         """Note a trial and what was drawn for it."""
         storage.write_json(storage.join(self.trial(name).path, "trial.json"), values)
 
+    def end(self, name: str, reported: dict[str, float]) -> None:
+        """Note that a trial has ended, and what it reported last."""
+        storage.write_json(storage.join(self.trial(name).path, "ended.json"), reported)
+
+    def ended(self, name: str) -> dict[str, float] | None:
+        """What a trial that has ended reported last; None for one that has not."""
+        place = storage.join(self.trial(name).path, "ended.json")
+        return storage.read_json(place) if storage.exists(place) else None
+
     def started(self) -> list[tuple[str, dict[str, Any]]]:
         """Names of the trials so far, and what was drawn for them."""
         folder = storage.join(self.path, "trials")

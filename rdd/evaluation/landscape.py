@@ -125,7 +125,7 @@ def largest_eigenvalue(at: Surroundings, *, seed: int, iterations: int = 50, tol
     return value
 
 
-def _hessian_times(at: Surroundings, vector: Direction, step: float = 1e-4) -> Direction:
+def _hessian_times(at: Surroundings, vector: Direction, step: float = 1e-6) -> Direction:
     at.move(vector, step)
     above = at.gradient()
     at.move(vector, -2 * step)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.features import FeatureTable
+from rdd.features import FeatureTable, read_manifest
 from rdd.loader import CPU
 from rdd.on_ray.stream import StreamedTable
 
@@ -50,6 +50,7 @@ def hold_features(
 
 def place_of(config: FeaturesConfig, device: torch.device = CPU) -> Place:
     """Where a process holds the features; what is asked to be in GPU memory is a map where there is no GPU: on the driver."""
+    read_manifest(config.path)  # refuses what is no finished embedding
     size = feature_bytes(config.path)
     if config.held == "stream":
         return "stream"

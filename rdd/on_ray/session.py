@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 Bundle = Mapping[str, float]
 
 _QUIET = {
+    "TUNE_GLOBAL_CHECKPOINT_S": "2",  # what a killed sweep knows of itself is as old at most
+    "RAY_AIR_NEW_OUTPUT": "0",  # Ray Tune would draw tables on standard output
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU see none of it, and no warning says so
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # failures come as exceptions; its error lines warn of Ray Data's own actors
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -117,8 +117,9 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
     given = with_absolute_paths(config, absolute=storage.absolute)
     trainable: Callable[..., Any] = tune.with_parameters(_trial, config=given, sweep=sweep)
     bundle = _bundle(config)
-    # a nested trainer brings its own workers; the trial that waits for them takes nothing
-    trainable = tune.with_resources(trainable, {"cpu": 0 if nested else bundle["CPU"], "gpu": 0 if nested else bundle["GPU"]})
+    # a nested trainer brings its own workers; the trial that waits for them takes next to nothing, but Ray wants something
+    own = {"CPU": 0.001, "GPU": 0.0} if nested else bundle
+    trainable = tune.with_resources(trainable, {"cpu": own["CPU"], "gpu": own["GPU"]})
     place = storage.join(sweep.ray, "sweep")
     if tune.Tuner.can_restore(place):
         logger.info("going on with the sweep in %s", sweep.path)
@@ -185,10 +186,13 @@ def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> 
     name = tune.get_context().get_trial_id()
     run = sweep.trial(name)
     own = override(config, values)
+    if ended := sweep.ended(name):  # before Ray Tune had noted it, when the sweep was killed
+        tune.report(ended)
+        return
     sweep.start(name, values)
 
     def report(metrics: Mapping[str, float]) -> None:
-        tune.report({_METRIC: metrics["val/auroc"], "epoch": int(metrics["epoch"])})
+        tune.report(_reported(metrics))
 
     if own.scaling.num_workers > 1:
         fit_on_workers(own, run, report)
@@ -200,8 +204,12 @@ def _name(trial: Any) -> str:
     return trial.trial_id
 
 
+def _reported(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {_METRIC: metrics["val/auroc"], "epoch": int(metrics["epoch"])}
+
+
 class _KeepBest(tune.Callback):
-    """Deletes the weights of trials that ended and are not among the best so far."""
+    """Notes the trials that ended, and deletes the weights of those that are not among the best so far."""
 
     def __init__(self, sweep: SweepDirectory, keep: int) -> None:
         self._sweep, self._keep = sweep, keep
@@ -209,6 +217,7 @@ class _KeepBest(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has run to its end, or was stopped."""
+        self._sweep.end(trial.trial_id, _reported(self._sweep.trial(trial.trial_id).history()[-1]))
         self._ended.add(trial.trial_id)
         ranked = sorted(self._ended, key=self._sweep.best_auroc, reverse=True)
         for name in ranked[self._keep :]:
@@ -226,7 +235,11 @@ def _finish(
     errors = {result.path.rstrip("/").split("/")[-1]: result.error for result in results}
     trials = []
     for name, values in sweep.started():
-        error = errors.get(name)
+        if name not in errors:  # drawn just before a kill and not noted by Ray Tune, which then drew another
+            follower.finish(name, status="KILLED", metrics={}, tags={"rdd.status": "not counted"}, epochs=0)
+            storage.delete_directory(sweep.trial(name).path)
+            continue
+        error = errors[name]
         reason = None if error is None else str(root_cause(error))
         trial = sweep.outcome(name, values, epochs=config.train.epochs, error=reason)
         trials.append(trial)

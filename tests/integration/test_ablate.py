@@ -1,0 +1,125 @@
+"""Ablations and the paper's figures: rows, seeds, kills, failures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from _small import base_config
+
+from rdd.cli import from_dict, override
+from rdd.config import Config
+from rdd.on_ray.ablate import rows_of, run_ablation
+from rdd.on_ray.figures import run_figures
+
+pytestmark = pytest.mark.timeout(300)
+
+ROWS = {
+    "traditional1": {"features.text_mode": "none", "loss.alpha": 1.0, "loss.gamma": 1.0, "sam.enabled": False},
+    "traditional2": {"loss.alpha": 1.0, "loss.gamma": 1.0, "sam.enabled": False},
+    "without_sam": {"sam.enabled": False},
+    "ours": {},
+}
+
+
+@pytest.fixture
+def config(features: Path, tmp_path: Path) -> Config:
+    values = {
+        "ablate.output": str(tmp_path / "ablation"),
+        "ablate.rows": ROWS,
+        "ablate.seeds": 2,
+        "ablate.resamples": 100,
+        "train.epochs": 3,
+    }
+    return override(base_config(features, tmp_path), values)
+
+
+def test_rows_and_seeds_are_compared_and_drawn(ray_session, config: Config, tmp_path: Path) -> None:
+    summary = run_ablation(config)
+    output = Path(config.ablate.output)
+    assert summary["runs"] == 6  # the features hold no text, so traditional2 is traditional1
+    assert (output / "ablation.md").read_text().count("\n| ") == 5
+    assert {path.name for path in output.glob("[a-z]*.*")} == {
+        "ablation.csv",
+        "ablation.md",
+        "ablation.png",
+        "config.yaml",
+        "metrics.json",
+    }
+    runs = {seed: json.loads((output / "runs" / "ours" / f"seed-{seed}" / "metrics.json").read_text()) for seed in range(2)}
+    assert summary["auroc"]["ours"] == pytest.approx(np.mean([run["test"]["auroc"] for run in runs.values()]))
+    assert runs[0]["test"]["auroc"] != runs[1]["test"]["auroc"]
+    assert not list(output.rglob("*.pt"))  # weights of finished runs: those of the detector
+    assert len(list(output.rglob("detector.safetensors"))) == 6
+    assert run_ablation(config) == summary
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(config.tracking.uri)
+    (parent,) = client.search_runs(["1"], "tags.`rdd.job` = 'ablate'")
+    children = client.search_runs(["1"], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    assert sorted(child.data.params["row"] for child in children) == sorted(["traditional1", "without_sam", "ours"] * 2)
+    assert all(child.data.metrics["test/auroc"] > 0.5 for child in children)
+    assert {file.path for file in client.list_artifacts(parent.info.run_id, "ablation")} == {
+        "ablation/ablation.csv",
+        "ablation/ablation.md",
+        "ablation/ablation.png",
+    }
+
+    options = {
+        "figures.output": str(tmp_path / "figures"),
+        "figures.with_sam": str(output / "runs" / "ours" / "seed-0"),
+        "figures.without_sam": str(output / "runs" / "without_sam" / "seed-0"),
+        "figures.points": 5,
+        "figures.map_records": 20,
+        "figures.perplexity": 10.0,
+    }
+    drawn = run_figures(override(config, options))
+    assert drawn["sharpness"].keys() == {"without SAM", "with SAM"}
+    assert all(values["rise_in_ball"] > 0 for values in drawn["sharpness"].values())
+    for name in drawn["figures"]:
+        assert (tmp_path / "figures" / "figures" / name).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="perplexity must be below the 60 images"):
+        run_figures(override(config, options | {"figures.perplexity": 60.0, "figures.output": str(tmp_path / "other")}))
+    with pytest.raises(ValueError, match="both or neither"):
+        run_figures(override(config, options | {"figures.with_sam": ""}))
+
+
+def test_finished_runs_are_kept_and_a_failed_one_is_named(ray_session, config: Config) -> None:
+    broken = {"ours": {}, "broken": {"optimizer.lr": 1e38}}
+    failing = override(config, {"ablate.rows": broken, "ablate.seeds": 1, "tracking.enabled": False})
+    with pytest.raises(RuntimeError, match=r"1 of 2 runs failed, the others are kept: broken/seed-0: .*not finite"):
+        run_ablation(failing)
+    kept = Path(config.ablate.output) / "runs" / "ours" / "seed-0" / "metrics.json"
+    moment = kept.stat().st_mtime
+    with pytest.raises(RuntimeError, match="1 of 2 runs failed"):
+        run_ablation(failing)
+    assert kept.stat().st_mtime == moment
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({}, "must hold the row ours, got none"),
+        ({"mine": {}}, "must hold the row ours, got mine"),
+        ({"ours": {"loss.alpha": 2.0}}, "loss.alpha must lie in"),
+        ({"ours": {"loss.alhpa": 0.5}}, "unknown key"),
+        ({"ours": {"scaling.num_workers": 2}}, "may override what a training run depends on"),
+        ({"ours": {}, "other": {"features.split_seed": 3}}, "must share one split"),
+        ({"ours": {}, "a/b": {}}, "named by letters"),
+        ({"ours": 3}, "must be overrides by dotted path"),
+    ],
+)
+def test_what_an_ablation_refuses(config: Config, rows: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_ablation(override(config, {"ablate.rows": rows}))
+
+
+def test_the_named_rows_are_the_named_configurations() -> None:
+    tree = yaml.safe_load(Path("jobs/configs/ablation.yaml").read_text())
+    rows = rows_of(from_dict(tree))
+    for name, row in rows.items():
+        named = from_dict(yaml.safe_load(Path(f"jobs/configs/{name}.yaml").read_text()))
+        assert (row.loss, row.sam, row.features) == (named.loss, named.sam, named.features), name
+    assert len(rows) == 7
