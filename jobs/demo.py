@@ -11,10 +11,10 @@ from rdd.config import Config
 from rdd.data.sample import make_sample
 from rdd.evaluation.run import run_evaluation
 from rdd.job import run_job
+from rdd.mlflow_view import training_page
 from rdd.on_ray.embed import run_embedding
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.train import run_training
-from rdd.tracking import ui_page
 from rdd.weights import fetch_weights
 
 
@@ -39,7 +39,7 @@ def demo(config: Config) -> dict[str, Any]:
         "worst_generator_auroc": evaluated["worst_generator_auroc"],
         "figures": f"{evaluated['output']}/figures",
         "detector": f"{trained['run_dir']}/detector",
-        "mlflow": f"make ui, then http://127.0.0.1:5000{ui_page(config.tracking)}",
+        "mlflow": f"make ui, then http://127.0.0.1:5000{training_page(config.tracking)}",
     }
 
 

@@ -19,6 +19,9 @@ from rdd.provenance import git_commit
 
 logger = logging.getLogger(__name__)
 
+TRAINING = ("rdd.kind", "training")
+"""Tag of the runs that train a head, and its value: not of their parents, nor of what embeds or evaluates."""
+
 _KIND_TAG = "mlflow.experimentKind"
 _KIND = "custom_model_development"
 
@@ -185,17 +188,6 @@ def tracking_uri(config: TrackingConfig) -> str:
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
-def ui_page(config: TrackingConfig) -> str:
-    """Page of the experiment's training runs in the MLflow UI, below its address.
-
-    MLflow 3.17 opens an experiment on a page for language models, whatever its tags say, unless the address says otherwise.
-    """
-    from mlflow import MlflowClient
-
-    found = MlflowClient(tracking_uri=tracking_uri(config)).get_experiment_by_name(config.experiment)
-    return f"/#/experiments/{found.experiment_id if found else 0}/runs?workflowType=machine_learning"
-
-
 def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str]) -> MlflowTracker | None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -224,6 +216,8 @@ def _run_of(client: Any, experiment_id: str, name: str, *, job: str, place: str,
         client.update_run(found[0].info.run_id, status="RUNNING")
         return found[0].info.run_id
     own = {"rdd.job": job, "rdd.output": place, "mlflow.source.git.commit": git_commit()}
+    if job == "train" or job.endswith("-trial"):
+        own |= dict([TRAINING])
     return client.create_run(experiment_id, run_name=name, tags={**own, **tags}).info.run_id
 
 

@@ -103,7 +103,8 @@ def _train_run(config: Config, output: str) -> dict[str, Any]:
     with storage.owned_directory(output, identity, neutral=NEUTRAL):
         tags = {"rdd.features_manifest_sha256": table.manifest_sha256}
         with tracked(config.tracking, job="train", output=output, tags=tags) as tracker:
-            tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "scaling")})
+            own = {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "scaling")}
+            tracker.params({"row": "train"} | own)
             _fit(config, table, run, tracker)
             metrics = finish_run(config, table, run)
             tracker.metrics(headline(metrics), step=config.train.epochs)

@@ -100,7 +100,8 @@ def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, 
     while running:
         running = background.running()
         for name, values in sweep.started():
-            follower.add(name, sweep.trial(name), {leaf: leaf_of(config, leaf) for leaf in _trained()} | values)
+            settings = {leaf: leaf_of(config, leaf) for leaf in _trained()}
+            follower.add(name, sweep.trial(name), {"row": "trial"} | settings | values)
         follower.poll()
     background.finish()
     return results[0]

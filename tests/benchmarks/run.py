@@ -16,6 +16,7 @@ from data_figures import feature_figures, import_figure
 from loss_figures import loss_figures
 from measure import Figure
 from training_figures import training_figures
+from tune_figures import tune_figures
 
 from rdd import storage
 
@@ -23,6 +24,7 @@ GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "training": training_figures,
     "losses": lambda folder: loss_figures(),
     "features": feature_figures,
+    "tune": tune_figures,
     "import": lambda folder: [import_figure()],
 }
 

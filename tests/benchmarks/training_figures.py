@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import socket
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -13,7 +12,7 @@ from pathlib import Path
 import official
 import torch
 import torch.distributed as dist
-from measure import Figure, seconds
+from measure import Figure
 from synthetic import write_features
 from torch import nn
 
@@ -155,10 +154,3 @@ def _rank(rank: int, orders: Connection, options: dict) -> None:
             dist.broadcast(going, 0)
         orders.send(images / (time.perf_counter() - started))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        for measured in training_figures(Path(scratch)):
-            print(measured)
-    assert seconds

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from rdd.config import TrackingConfig
-from rdd.tracking import MlflowTracker, NullTracker, tracked, ui_page
+from rdd.mlflow_view import training_page
+from rdd.tracking import MlflowTracker, NullTracker, tracked
 
 
 class Client:
@@ -63,7 +64,9 @@ def test_a_job_that_raises_is_a_failed_run(tmp_path: Path) -> None:
         pass
     (again,) = client.search_runs([experiment.experiment_id])
     assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
-    assert ui_page(config) == f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    page = training_page(config)
+    assert page.startswith(f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning")
+    assert f"mlflow.sharedViewState.{page.split('viewStateShareKey=')[1]}" in client.get_experiment("1").tags
 
 
 def test_tracking_can_be_off(tmp_path: Path) -> None:
