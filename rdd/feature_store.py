@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rdd import storage
+from rdd.hashing import sha256_bytes
 from rdd.schema import FEATURE_DTYPE
 
 logger = logging.getLogger(__name__)
@@ -134,8 +136,9 @@ def _values(column: pa.BinaryArray) -> np.ndarray:
     return np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(FEATURE_DTYPE)
 
 
-def read_shared_columns(path: str, manifest: dict[str, Any], folder: str) -> Columns:
-    """One memory map per node: whoever comes first writes it, and the others wait for the lock."""
+def read_shared_columns(path: str, manifest: dict[str, Any], shared: str) -> Columns:
+    """One memory map per node, below ``shared``: whoever comes first writes it, and the others wait for the lock."""
+    folder = os.path.join(shared, _map_name(path, manifest))
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     with _exclusive(f"{folder}.lock"):
         if not os.path.exists(folder):
@@ -143,6 +146,12 @@ def read_shared_columns(path: str, manifest: dict[str, Any], folder: str) -> Col
     ids = _read_parquet(os.path.join(folder, "ids.parquet"), ["record_id", "generators"])
     rows = np.load(os.path.join(folder, _MAP), mmap_mode="r")
     return Columns(rows, tuple(ids["record_id"].to_pylist()), pa.concat_arrays(ids["generators"].chunks))
+
+
+def _map_name(path: str, manifest: dict[str, Any]) -> str:
+    """Of the manifest, the files with their sizes, and the layout: another embedding, or another rdd, has another map."""
+    files = [(os.path.basename(file.path), file.size) for file in storage.list_files(storage.join(path, "data"))]
+    return sha256_bytes(json.dumps([_MAP, manifest, files]).encode())
 
 
 def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:

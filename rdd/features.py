@@ -6,7 +6,6 @@ or copied per split.
 """
 
 import json
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -84,12 +83,7 @@ class FeatureTable:
         """
         manifest, digest = read_manifest(path)
         try:
-            # the layout is part of the name: a map of an older rdd is not taken for one of this
-            columns = (
-                read_shared_columns(path, manifest, os.path.join(shared, f"{digest}.rows"))
-                if shared
-                else read_columns(feature_files(path), manifest)
-            )
+            columns = read_shared_columns(path, manifest, shared) if shared else read_columns(feature_files(path), manifest)
         except (KeyError, pa.ArrowException) as error:
             raise RuntimeError(
                 f"{path} is not what jobs/embed.py wrote ({type(error).__name__}: {error}); embed again"

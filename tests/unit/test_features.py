@@ -120,6 +120,17 @@ def test_processes_of_a_node_share_one_map(tmp_path: Path) -> None:
     assert len([entry for entry in maps.iterdir() if entry.is_dir()]) == 1
 
 
+def test_features_embedded_anew_at_the_same_place_get_a_map_of_their_own(tmp_path: Path) -> None:
+    path, maps = write_features(tmp_path / "features", feature_rows(20)), str(tmp_path / "maps")
+    assert len(FeatureTable.load(path, shared=maps)) == len(FeatureTable.load(path))
+    fewer = [
+        row | {"generators": row["generators"][:1], "image_features": row["image_features"][: 2 * D]}
+        for row in feature_rows(20, rejected=0)
+    ]
+    write_features(tmp_path / "features", fewer)
+    assert len(FeatureTable.load(path, shared=maps)) == len(FeatureTable.load(path)) < 40
+
+
 def test_a_map_half_written_is_written_again(tmp_path: Path) -> None:
     path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
     expected = FeatureTable.load(path, shared=str(maps)).gather(torch.arange(9), "shared").features
