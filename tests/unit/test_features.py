@@ -1,4 +1,5 @@
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,7 @@ def test_processes_of_a_node_share_one_map(tmp_path: Path) -> None:
 def test_features_embedded_anew_at_the_same_place_get_a_map_of_their_own(tmp_path: Path) -> None:
     path, maps = write_features(tmp_path / "features", feature_rows(20)), str(tmp_path / "maps")
     assert len(FeatureTable.load(path, shared=maps)) == len(FeatureTable.load(path))
+    shutil.rmtree(tmp_path / "features")
     fewer = [
         row | {"generators": row["generators"][:1], "image_features": row["image_features"][: 2 * D]}
         for row in feature_rows(20, rejected=0)
