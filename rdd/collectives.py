@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rdd.autograd import first_order_only
+
 
 def gather_own_gradient(values: Tensor, group: dist.ProcessGroup, sizes: Sequence[int] | None = None) -> Tensor:
     """All ranks' values, end to end by rank; the gradient is the own slice, without communication.
@@ -52,4 +54,5 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
+        first_order_only("gather_own_gradient")
         return grads[0][ctx.own], None, None

@@ -115,10 +115,10 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
 
     Returns:
         Scalars on the device: ``loss``, ``loss_cvar``, ``loss_auc`` at the weights, ``one_class_batches`` (1 or 0),
-        ``grad_norm`` at the weights, and ``sharpness``, the loss at the worst point nearby minus the loss (NaN without SAM).
+        ``grad_norm`` at the weights, and ``sharpness``, the loss at the worst point nearby minus the loss (absent without SAM).
 
     Raises:
-        RuntimeError: the loss is not finite; no weight has moved.
+        NotFiniteError: the loss is not finite; no weight has moved.
     """
     sam, optimizer, model = learner.config.sam, learner.optimizer, learner.model
     model.train()
@@ -131,16 +131,19 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     if not sam.enabled:
         gradients = [param.grad for param in model.parameters() if param.grad is not None]
         metrics["grad_norm"] = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        metrics["sharpness"] = torch.full_like(loss, float("nan"))
         _clip_gradients(learner)
         optimizer.base_optimizer.step()
         return metrics
     metrics["grad_norm"] = optimizer.first_step()
     model.track_statistics(False)
-    worst = _gradients(
-        learner, batch, _masks(learner, len(batch.labels)) if sam.fresh_dropout else masks, step=step, sizes=sizes
-    )
-    model.track_statistics(True)
+    try:
+        again = _masks(learner, len(batch.labels)) if sam.fresh_dropout else masks
+        worst = _gradients(learner, batch, again, step=step, sizes=sizes)
+    except RuntimeError:
+        optimizer.step_back()
+        raise
+    finally:
+        model.track_statistics(True)
     _clip_gradients(learner)
     optimizer.second_step()
     metrics["sharpness"] = worst - loss
@@ -148,8 +151,8 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
 
 
 def _masks(learner: Learner, number: int) -> Masks:
-    precision = learner.config.train.precision
-    return learner.model.draw_masks(number, torch.bfloat16 if precision == "bf16" else DTYPES[precision], learner.generator)
+    # not in bfloat16, in which the scale of what is kept would be off by a quarter of a percent
+    return learner.model.draw_masks(number, DTYPES[learner.config.train.precision], learner.generator)
 
 
 def _gradients(learner: Learner, batch: Batch, masks: Masks, *, step: int, sizes: Sequence[int] | None) -> Tensor:
@@ -159,12 +162,24 @@ def _gradients(learner: Learner, batch: Batch, masks: Masks, *, step: int, sizes
     with torch.autocast(context.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
         logits = learner.forward(batch.features, masks)
     loss = learner.loss(logits, batch.labels, sizes=sizes)
-    # on a GPU this fails in stream order, before any kernel of the optimizer, and the host does not wait
-    torch._assert_async(torch.isfinite(loss), f"the loss is not finite at step {step}; lower optimizer.lr or sam.rho")
+    _require_finite(loss, step)
     loss.backward()
     if context.group is not None:
         _sum_gradients(learner.model, context.group, share=1.0 if config.loss.scope == "global" else 1 / context.world_size)
     return loss.detach()
+
+
+class NotFiniteError(RuntimeError):
+    """The loss is not finite; the same run would come to the same."""
+
+
+def _require_finite(loss: Tensor, step: int) -> None:
+    """Stop the run before the optimizer moves; on a GPU in stream order, before any of its kernels, while the host goes on."""
+    message = f"the loss is not finite at step {step}; lower optimizer.lr or sam.rho"
+    try:
+        torch._assert_async(torch.isfinite(loss), message)
+    except RuntimeError as error:
+        raise NotFiniteError(message) from error
 
 
 def _clip_gradients(learner: Learner) -> None:
@@ -290,6 +305,10 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
     """
     table.check_text_mode(config.features.text_mode)
     train, validation = (table.split(config.features, part) for part in ("train", "validation"))
+    smallest = len(train) // -(-len(train) // config.train.batch_size)
+    if smallest < 2 * (context.world_size if config.loss.scope == "local" else 1):
+        given = f"{config.train.batch_size} for {len(train)} images"
+        raise ValueError(f"train.batch_size must leave no share of one image, which BatchNorm can not use, got {given}")
     learner = Learner.build(config, table.width(config.features.text_mode), context)
     state = context.load()
     if state is None:

@@ -84,9 +84,9 @@ def read_index(files: list[str]) -> FileIndex:
     )
 
 
-def read_columns(files: list[str], manifest: dict[str, Any], allocate: Allocate = _in_memory) -> Columns:
-    """All files, each read and copied to its place by a thread."""
-    index, names = read_index(files), _names(manifest)
+def read_columns(files: list[str], manifest: dict[str, Any], allocate: Allocate = _in_memory, *, text: bool = True) -> Columns:
+    """All files, each read and copied to its place by a thread; without ``text`` only the images."""
+    index, names = read_index(files), _names(manifest)[: None if text else 1]
     images, records = int(index.first_image[-1]), int(index.first_record[-1])
     rows = allocate((images + (len(names) - 1) * records, manifest["embed_dim"]))
     begins = {name: 0 if number == 0 else images + (number - 1) * records for number, name in enumerate(names)}
@@ -138,7 +138,7 @@ def _values(column: pa.BinaryArray) -> np.ndarray:
 
 def read_shared_columns(path: str, manifest: dict[str, Any], shared: str) -> Columns:
     """One memory map per node, below ``shared``: whoever comes first writes it, and the others wait for the lock."""
-    folder = os.path.join(shared, _map_name(path, manifest))
+    folder = map_of(path, manifest, shared)
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     with _exclusive(f"{folder}.lock"):
         if not os.path.exists(folder):
@@ -148,10 +148,15 @@ def read_shared_columns(path: str, manifest: dict[str, Any], shared: str) -> Col
     return Columns(rows, tuple(ids["record_id"].to_pylist()), pa.concat_arrays(ids["generators"].chunks))
 
 
-def _map_name(path: str, manifest: dict[str, Any]) -> str:
-    """Of the manifest, the files with their sizes, and the layout: another embedding, or another rdd, has another map."""
+def identity_of(path: str, manifest: dict[str, Any]) -> str:
+    """SHA-256 of the manifest, the names and sizes of the files, and our layout: another embedding has another."""
     files = [(os.path.basename(file.path), file.size) for file in storage.list_files(storage.join(path, "data"))]
     return sha256_bytes(json.dumps([_MAP, manifest, files]).encode())
+
+
+def map_of(path: str, manifest: dict[str, Any], shared: str) -> str:
+    """Folder of the memory map of some features, whether it is there or not."""
+    return os.path.join(shared, identity_of(path, manifest))
 
 
 def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:
@@ -162,7 +167,18 @@ def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:
     logger.info("writing the memory map of %s to %s", path, folder)
 
     def allocate(shape: tuple[int, int]) -> np.ndarray:
-        return np.lib.format.open_memmap(os.path.join(beside, _MAP), mode="w+", dtype=FEATURE_DTYPE, shape=shape)
+        place = os.path.join(beside, _MAP)
+        rows = np.lib.format.open_memmap(place, mode="w+", dtype=FEATURE_DTYPE, shape=shape)
+        with open(place, "r+b") as file:  # a sparse file on a full disk would end the process without a word
+            try:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(place))
+            except OSError as error:
+                size = os.path.getsize(place) / 2**30
+                raise RuntimeError(
+                    f"no room for a memory map of {size:.3g} GiB in {os.path.dirname(folder)} ({error.strerror}); "
+                    "set RDD_MAP_DIR to a larger disk, or features.held to stream"
+                ) from error
+        return rows
 
     columns = read_columns(feature_files(path), manifest, allocate)
     pq.write_table(

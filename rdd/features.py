@@ -19,9 +19,9 @@ from torch import Tensor
 
 from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.feature_store import Columns, FileIndex, feature_files, read_columns, read_shared_columns
+from rdd.feature_store import Columns, FileIndex, feature_files, identity_of, read_columns, read_shared_columns
 from rdd.hashing import hash_strings, sha256_bytes
-from rdd.loader import CPU, gather_batches
+from rdd.loader import CPU, gather_batches, to_device
 from rdd.schema import REAL, label_of
 
 Part = Literal["train", "validation", "test"]
@@ -66,7 +66,14 @@ class FeatureTable:
     manifest: dict[str, Any]
     """What jobs/embed.py wrote beside the features."""
     manifest_sha256: str
-    """Of the manifest's file: the identity of the features."""
+    """Of the manifest's file."""
+    identity: str
+    """SHA-256 of the manifest, and the names and sizes of the files: features embedded anew have another."""
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the features are read anew each epoch, in an order of their own."""
+        return False
 
     @classmethod
     def load(cls, path: str, *, shared: str | None = None) -> "FeatureTable":
@@ -129,7 +136,7 @@ class FeatureTable:
             ValueError: the part has no image, or images of one class only.
         """
         parts = split_records(self.record_ids, config)
-        images = torch.from_numpy(np.flatnonzero(parts[self.record_of.numpy()] == part))
+        images = torch.from_numpy(np.flatnonzero((parts == part)[self.record_of.numpy()]))
         classes = torch.unique(self.labels[images]).tolist()
         if len(classes) < 2:
             found = {0.0: "real images only", 1.0: "generated images only"}[classes[0]] if classes else "no image"
@@ -171,9 +178,9 @@ class FeatureTable:
         self.check_text_mode(text_mode)
         parts = list(parts)
         on = self.rows.device
-        numbers = (self.row_numbers(images, text_mode).to(on) for images in parts)
+        numbers = (to_device(self.row_numbers(images, text_mode), on) for images in parts)
         for images, features in zip(parts, gather_batches(self.rows, numbers, device=device, dtype=dtype), strict=True):
-            yield Batch(features, self.labels.index_select(0, images).to(device, dtype, non_blocking=True))
+            yield Batch(features, to_device(self.labels.index_select(0, images).to(dtype), device))
 
     def row_numbers(self, images: Tensor, text_mode: TextMode) -> Tensor:
         """Rows that make up the features of some images: ``(N, 1)``, or with text ``(N, 2)``."""
@@ -258,7 +265,7 @@ def hash_pair(seed: int, number: int) -> int:
 
 
 def read_manifest(path: str) -> tuple[dict[str, Any], str]:
-    """The manifest of a feature directory and its SHA-256, the identity of the features.
+    """The manifest of a feature directory and its SHA-256.
 
     Raises:
         ValueError: there is no finished embedding at ``path``.
@@ -306,6 +313,7 @@ def index_images(path: str, found: Columns | FileIndex, manifest: dict[str, Any]
         "record_ids": found.record_ids,
         "manifest": manifest,
         "manifest_sha256": digest,
+        "identity": identity_of(path, manifest),
     }
 
 

@@ -25,6 +25,10 @@ def gather_batches(rows: Tensor, numbers: Iterable[Tensor], *, device: torch.dev
     Yields:
         ``(N, k D)``, until the next one is asked for: it overwrites this one.
     """
+    if rows.device.type != "cpu" and device.type == "cpu":
+        for batch in gather_batches(rows, numbers, device=rows.device, dtype=dtype):
+            yield batch.cpu()
+        return
     if rows.device.type == "cpu" and device.type != "cpu":
         yield from _through_pinned_memory(rows, numbers, device, dtype)
         return
@@ -40,7 +44,11 @@ def gather_batches(rows: Tensor, numbers: Iterable[Tensor], *, device: torch.dev
 def _through_pinned_memory(
     rows: Tensor, numbers: Iterable[Tensor], device: torch.device, dtype: torch.dtype
 ) -> Iterator[Tensor]:
-    """The copy of a batch runs beside the step on the one before; the host waits only for a copy two batches back."""
+    """The copy of a batch runs on a stream of its own, beside the step on the one before.
+
+    The host waits only for a copy two batches back.
+    """
+    copying = torch.cuda.Stream(device)
     buffers = [torch.empty(0, dtype=rows.dtype, pin_memory=True) for _ in range(_IN_FLIGHT)]
     copied = [torch.cuda.Event() for _ in range(_IN_FLIGHT)]
     for turn, of_batch in enumerate(numbers):
@@ -49,6 +57,17 @@ def _through_pinned_memory(
         if values > len(buffers[slot]):
             buffers[slot] = torch.empty(values, dtype=rows.dtype, pin_memory=True)
         half = torch.index_select(rows, 0, of_batch.flatten(), out=buffers[slot][:values].view(count, -1))
-        on_device = half.view(len(of_batch), -1).to(device, non_blocking=True)
-        copied[slot].record()
+        with torch.cuda.stream(copying):
+            on_device = half.view(len(of_batch), -1).to(device, non_blocking=True)
+            copied[slot].record(copying)
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(copying)
+        on_device.record_stream(computing)  # its memory is the copying stream's, and must outlive the step
         yield on_device.to(dtype)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A small tensor on a device; on its way to a GPU through pinned memory, so that the host does not wait."""
+    if device.type == "cpu":
+        return values
+    return values.pin_memory().to(device, non_blocking=True)

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rdd.autograd import first_order_only
 from rdd.collectives import all_gathered
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.01)}
@@ -208,11 +209,13 @@ class _GlobalNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
+        first_order_only("BatchNorm over ranks")
         input, weight, mean, var, count = ctx.saved_tensors
-        (grad,) = grads
+        # under autocast both come in bfloat16, in which differences to the mean would lose their digits
+        values, grad = input.to(mean.dtype), grads[0].to(mean.dtype)
         inverse = torch.rsqrt(var + ctx.eps)
-        sum_grad = grad.sum(0, dtype=mean.dtype)
-        sum_product = ((input - mean.to(input.dtype)) * grad).sum(0, dtype=mean.dtype) * inverse
+        sum_grad = grad.sum(0)
+        sum_product = ((values - mean) * grad).sum(0) * inverse
         grad_weight, grad_bias = sum_product, sum_grad  # of the own rows: the caller sums parameters over ranks
         sums = torch.cat([sum_grad, sum_product])
         dist.all_reduce(sums, group=ctx.group)
@@ -221,6 +224,5 @@ class _GlobalNorm(torch.autograd.Function):
         scale = weight * inverse
         of_input = -scale * sum_product * inverse
         offset = -scale * sum_grad - of_input * mean
-        dtype = input.dtype
-        grad_input = torch.addcmul(torch.addcmul(offset.to(dtype), grad, scale.to(dtype)), input, of_input.to(dtype))
+        grad_input = torch.addcmul(torch.addcmul(offset, grad, scale), values, of_input).to(input.dtype)
         return grad_input, grad_weight, grad_bias, None, None, None, None, None

@@ -51,7 +51,8 @@ class SAM(torch.optim.Optimizer):
         self.param_groups = base_optimizer.param_groups
         self.rho = rho
         self.adaptive = adaptive
-        self._before: list[Tensor] | None = None
+        self._before: list[tuple[Tensor, Tensor]] | None = None
+        """The weights that were moved, and what they were."""
 
     @torch.no_grad()
     def first_step(self) -> Tensor:
@@ -59,7 +60,7 @@ class SAM(torch.optim.Optimizer):
         assert self._before is None, "second_step has to follow first_step"
         params = self._with_grad()
         gradients = [param.grad for param in params if param.grad is not None]
-        self._before = [param.clone() for param in params]
+        self._before = [(param, param.clone()) for param in params]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         scaled = torch._foreach_mul(torch._foreach_abs(params), gradients) if self.adaptive else gradients
         radius = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(scaled)))
@@ -73,9 +74,16 @@ class SAM(torch.optim.Optimizer):
     def second_step(self) -> None:
         """Put the weights back, to the bit, and let the base optimizer step along the gradient found at the worst point."""
         assert self._before is not None, "first_step has to come before second_step"
-        torch._foreach_copy_(self._with_grad(), self._before)
-        self._before = None
+        self.step_back()
         self.base_optimizer.step()
+
+    @torch.no_grad()
+    def step_back(self) -> None:
+        """Put the weights back, to the bit, without a step: what is left to do when the second pass fails."""
+        if self._before:
+            params, saved = zip(*self._before, strict=True)
+            torch._foreach_copy_(list(params), list(saved))
+        self._before = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -102,7 +110,10 @@ class SAM(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The base optimizer's state and, between the two steps, the weights to go back to."""
-        before = None if self._before is None else [tensor.clone() for tensor in self._before]
+        before = None
+        if self._before is not None:
+            known = {id(param): saved for param, saved in self._before}
+            before = [known[id(param)].clone() if id(param) in known else None for param in self._params()]
         return {"base": self.base_optimizer.state_dict(), "rho": self.rho, "adaptive": self.adaptive, "before": before}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -110,8 +121,13 @@ class SAM(torch.optim.Optimizer):
         self.base_optimizer.load_state_dict(state_dict["base"])
         self.param_groups = self.base_optimizer.param_groups
         self.rho, self.adaptive = state_dict["rho"], state_dict["adaptive"]
-        before = state_dict["before"]
-        self._before = None if before is None else [tensor.clone() for tensor in before]
+        self._before = None
+        if state_dict["before"] is not None:
+            pairs = zip(self._params(), state_dict["before"], strict=True)
+            self._before = [(param, saved.to(param.device, copy=True)) for param, saved in pairs if saved is not None]
+
+    def _params(self) -> list[Tensor]:
+        return [param for group in self.param_groups for param in group["params"]]
 
     def _with_grad(self) -> list[Tensor]:
-        return [param for group in self.param_groups for param in group["params"] if param.grad is not None]
+        return [param for param in self._params() if param.grad is not None]

@@ -5,10 +5,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rdd.cli import override
+from rdd.cli import leaf_of, override
 from rdd.config import Config
 
 Kind = Literal["uniform", "loguniform", "choice", "grid"]
+SECTIONS = ("model", "loss", "sam", "optimizer", "train", "features")
+"""What a trial may draw, but for what would make trials incomparable."""
+_FIXED = (
+    "train.epochs",
+    "train.output",
+    "train.seed",
+    "train.cross_validate",
+    "features.path",
+    "features.held",
+)
+_SPLIT = ("features.split", "features.num_folds", "features.fold", "features.validation_share", "features.test_share")
+
 KINDS: tuple[Kind, ...] = ("uniform", "loguniform", "choice", "grid")
 
 
@@ -31,8 +43,16 @@ def read_space(config: Config) -> dict[str, Domain]:
         raise ValueError("tune.space must name at least one path, got none; for example {loss.alpha: {uniform: [0.1, 1.0]}}")
     space = {path: _domain(path, given) for path, given in config.tune.space.items()}
     for path, domain in space.items():
+        section = path.split(".")[0]
+        override(config, {path: domain.values[0]})  # refuses an unknown path, naming the nearest
+        if section not in SECTIONS or path in _FIXED or path.startswith(_SPLIT):
+            raise ValueError(
+                f"tune.space may hold paths of {', '.join(SECTIONS)} but for the split, epochs, seed and output, got {path}"
+            )
         for value in domain.values:
-            override(config, {path: value})
+            checked = leaf_of(override(config, {path: value}), path)
+            if domain.kind in ("uniform", "loguniform") and not isinstance(checked, float):
+                raise ValueError(f"tune.space of {path} must be choice or grid, since it is no real number, got {domain.kind}")
     kinds = {domain.kind for domain in space.values()}
     if config.tune.search == "grid" and kinds - {"grid", "choice"}:
         raise ValueError("tune.space must hold only choice and grid for tune.search grid, got an interval; use search random")

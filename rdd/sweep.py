@@ -91,6 +91,11 @@ class SweepDirectory:
         """Largest validation AUC of a trial so far; -1 before its first epoch."""
         return max((row["val/auroc"] for row in self.trial(name).history()), default=-1.0)
 
+    def rank(self, trial: tuple[str, dict[str, Any]]) -> tuple[float, str]:
+        """Sorts trials from the best to the worst; equal ones by what was drawn, so that the order is the same each time."""
+        name, values = trial
+        return -self.best_auroc(name), repr(sorted(values.items()))
+
     def outcome(self, name: str, values: dict[str, Any], *, epochs: int, error: str | None) -> Trial:
         """How a trial ended.
 
@@ -108,7 +113,7 @@ class SweepDirectory:
 
 
 def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, images: int) -> dict[str, Any]:
-    """Write what comes out of a sweep, ``metrics.json`` last.
+    """Write what comes out of a sweep: table, best config, figures.
 
     Args:
         config: the sweep's.
@@ -117,7 +122,7 @@ def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, 
         images: of one epoch.
 
     Returns:
-        What ``metrics.json`` holds.
+        What ``metrics.json`` is to hold.
 
     Raises:
         RuntimeError: every trial has failed.
@@ -129,7 +134,9 @@ def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, 
         for t in trials
     ]
     storage.write_table(sweep.table, pa.Table.from_pylist(rows))
-    ranked = sorted((t for t in trials if t.best_auroc is not None and not t.error), key=lambda t: -(t.best_auroc or 0.0))
+    ranked = sorted(
+        (t for t in trials if t.best_auroc is not None and not t.error), key=lambda t: sweep.rank((t.name, t.values))
+    )
     if not ranked:
         first = trials[0].error if trials else "none has started"
         raise RuntimeError(f"all of {len(trials)} trials failed, the first with: {first}")
@@ -140,7 +147,7 @@ def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, 
     points = [Point(t.values, t.best_auroc, t.status == "finished") for t in ranked if t.best_auroc is not None]
     write_sweep_figures(sweep.figures, points)
     counts = {status: sum(t.status == status for t in trials) for status in ("finished", "stopped", "failed")}
-    metrics = {
+    return {
         "output": sweep.path,
         "trials": len(trials),
         **counts,
@@ -151,5 +158,3 @@ def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, 
         "samples_trained": images * sum(t.epochs for t in trials),
         "failures": {t.name: t.error for t in trials if t.error},
     }
-    storage.write_json(sweep.metrics, metrics)
-    return metrics

@@ -76,12 +76,12 @@ class MlflowTracker:
 
     Args:
         client: ``mlflow.MlflowClient``.
-        run_id: the run.
+        run: id of the run, or what begins it.
     """
 
-    def __init__(self, client: Any, run_id: str) -> None:
+    def __init__(self, client: Any, run: str | Callable[[], str]) -> None:
         self._client = client
-        self._run_id = run_id
+        self._run = run
         self._waiting: list[Callable[[], object]] = []
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ class MlflowTracker:
 
         now = int(time.time() * 1000)
         metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
-        self._send(partial(self._client.log_batch, self._run_id, metrics=metrics))
+        self._send(lambda: self._client.log_batch(self.run_id(), metrics=metrics))
 
     def artefacts(self, path: str, name: str, *, only: Collection[str] = ()) -> None:
         """Log the files of a local or S3 directory, or only those directly in it that are named."""
@@ -104,37 +104,47 @@ class MlflowTracker:
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Mark the run."""
-        self._send(lambda: [self._client.set_tag(self._run_id, name, value) for name, value in values.items()])
+        self._send(lambda: [self._client.set_tag(self.run_id(), name, value) for name, value in values.items()])
 
     def child(self, name: str, output: str) -> Tracker:
         """A run below this one; the same output directory gets the same run."""
-        parent = self._client.get_run(self._run_id)
-        tags = {"mlflow.parentRunId": self._run_id}
-        job = f"{parent.data.tags['rdd.job']}-trial"
-        try:
-            run_id = _run_of(self._client, parent.info.experiment_id, name, job=job, place=storage.absolute(output), tags=tags)
-        except Exception as error:
-            logger.warning("MLflow does not answer, so %s is not tracked: %s", name, " ".join(str(error).split())[:200])
-            return NullTracker()
-        return MlflowTracker(self._client, run_id)
+        place = storage.absolute(output)
+
+        def begin() -> str:
+            parent = self._client.get_run(self.run_id())
+            tags = {key: value for key, value in parent.data.tags.items() if key == "rdd.features_manifest_sha256"} | {
+                "mlflow.parentRunId": self.run_id()
+            }
+            job = f"{parent.data.tags['rdd.job']}-trial"
+            return _run_of(self._client, parent.info.experiment_id, name, job=job, place=place, tags=tags)
+
+        return MlflowTracker(self._client, begin)
+
+    def run_id(self) -> str:
+        """Id of the run, which is begun when it is first needed; raises what the server's client raises."""
+        if callable(self._run):
+            self._run = self._run()
+        return self._run
 
     def close(self, status: str) -> None:
         """End the run; say what is not in."""
-        self._send(lambda: self._client.set_terminated(self._run_id, status))
+        self._send(lambda: self._client.set_terminated(self.run_id(), status))
         if self._waiting:
-            logger.warning("MLflow did not take %d entries of run %s", len(self._waiting), self._run_id)
+            logger.warning(
+                "MLflow did not take %d entries of %s", len(self._waiting), self._run if isinstance(self._run, str) else "a run"
+            )
 
     def _log_params(self, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        known = self._client.get_run(self._run_id).data.params
+        known = self._client.get_run(self.run_id()).data.params
         params = [Param(name, str(value)) for name, value in values.items() if name not in known]
         for start in range(0, len(params), 100):  # the server's limit
-            self._client.log_batch(self._run_id, params=params[start : start + 100])
+            self._client.log_batch(self.run_id(), params=params[start : start + 100])
 
     def _log_directory(self, path: str, name: str, only: Collection[str]) -> None:
         if not path.startswith("s3://") and not only:
-            self._client.log_artifacts(self._run_id, path, name)
+            self._client.log_artifacts(self.run_id(), path, name)
             return
         files = [storage.join(path, file) for file in only] or [file.path for file in storage.list_files(path)]
         with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +152,7 @@ class MlflowTracker:
                 target = Path(folder, file[len(path) + 1 :])
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(storage.read_bytes(file))
-            self._client.log_artifacts(self._run_id, folder, name)
+            self._client.log_artifacts(self.run_id(), folder, name)
 
     def _send(self, call: Callable[[], object]) -> None:
         self._waiting.append(call)

@@ -1,11 +1,14 @@
 """What the tests share: a tiny seeded CLIP, a small sample set, and the GPU marker's honesty."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from rdd.config import ClipConfig, SampleConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 TINY = {
     "embed_dim": 32,

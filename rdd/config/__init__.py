@@ -63,7 +63,18 @@ class Config:
         if self.model.text_dropout > 0 and self.features.text_mode == "none":
             given = self.model.text_dropout
             raise ValueError(f"model.text_dropout must be 0 when features.text_mode is none, got {given}; there is no text")
-        if self.features.held == "device" and not self.scaling.gpus_per_worker > 0:
+        scaling = self.scaling
+        if scaling.num_workers == 0 and scaling.gpus_per_worker > 0:
+            given = scaling.gpus_per_worker
+            raise ValueError(f"scaling.gpus_per_worker must be 0 when scaling.num_workers is 0, on the CPU, got {given}")
+        if scaling.num_workers > 1 and scaling.gpus_per_worker % 1:
+            given = scaling.gpus_per_worker
+            raise ValueError(f"scaling.gpus_per_worker must be whole when scaling.num_workers is above 1 (NCCL), got {given}")
+        if self.loss.scope == "local" and self.train.batch_size < 2 * scaling.num_workers:
+            least = 2 * scaling.num_workers
+            raise ValueError(f"train.batch_size must be at least {least} when loss.scope is local, got {self.train.batch_size}")
+        gpus = (scaling.gpus_per_worker, self.tune.gpus_per_trial, self.ablate.gpus_per_run)
+        if self.features.held == "device" and not max(gpus) > 0:
             raise ValueError("features.held must be auto, map or stream when scaling.gpus_per_worker is 0, got device")
         if self.clip.device == "cuda" and not self.embed.gpus_per_worker > 0:
             raise ValueError("embed.gpus_per_worker must be above 0 when clip.device is cuda, got 0")

@@ -145,7 +145,7 @@ class TrainConfig:
     epochs: int = 32
     """Passes over the training set, at least 1."""
     batch_size: int = 2048
-    """Images in a global batch, over all workers, at least 1."""
+    """Images in a global batch, over all workers, at least 2."""
     seed: int = 0
     """Seed of initial weights, batch order and dropout, in [0, 2^63)."""
     stratified: bool = False
@@ -165,7 +165,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "train.epochs", "be at least 1", self.epochs)
-        check(self.batch_size >= 1, "train.batch_size", "be at least 1", self.batch_size)
+        check(self.batch_size >= 2, "train.batch_size", "be at least 2", self.batch_size)
         check(self.threads_per_worker >= 1, "train.threads_per_worker", "be at least 1", self.threads_per_worker)
         check(self.max_failures >= 0, "train.max_failures", "be at least 0", self.max_failures)
         check(0 <= self.seed < SEEDS, "train.seed", "lie in [0, 2^63)", self.seed)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from rdd.evaluation.bootstrap import bound_without_errors, interval
+from rdd.evaluation.bootstrap import bound_without_errors
 from rdd.evaluation.figures import new_figure, png
-from rdd.evaluation.paired import Difference, difference, holm, joint_bootstrap
+from rdd.evaluation.paired import Difference, difference, holm, joint_bootstrap, spread_of
 from rdd.evaluation.report import Scored
 from rdd.metrics import auroc, misranked_pairs, true_positive_rate
 
@@ -31,6 +31,8 @@ class Row:
     """Over seeds; None for one seed."""
     auroc_interval: list[float] | None
     """95 %, over seeds and records; where no seed mis-ranks a pair, a one-sided bound and 1."""
+    one_sided: bool
+    """Whether the interval is a bound, since no pair is mis-ranked."""
     misranked_pairs: float
     pairs: int
     average_precision: float
@@ -46,8 +48,8 @@ class Row:
 
     @property
     def distinguishable(self) -> bool | None:
-        """Whether the difference is more than noise; None for the baseline."""
-        return None if self.p_adjusted is None else self.p_adjusted < SIGNIFICANCE
+        """Whether the difference is more than noise; None for the baseline, False for one seed, which can not tell."""
+        return None if self.p_adjusted is None else self.p_adjusted < SIGNIFICANCE and self.seeds > 1
 
 
 def ablation_rows(
@@ -91,13 +93,14 @@ def _row(
     misranked = [misranked_pairs(scored.logits, scored.labels) for scored in by_seed]
     rates = [true_positive_rate(scored.logits, scored.labels, at=0.01) for scored in by_seed]
     worst, worst_auroc = _worst_generator(by_seed)
-    bound = [bound_without_errors(len(np.unique(by_seed[0].records))), 1.0]
+    bound = [bound_without_errors(by_seed[0].records, by_seed[0].labels), 1.0]
     return Row(
         name=name,
         seeds=len(by_seed),
         auroc=float(np.mean(aucs)),
         auroc_std=float(np.std(aucs, ddof=1)) if len(aucs) > 1 else None,
-        auroc_interval=interval(drawn) if any(misranked) else bound,
+        auroc_interval=_within_one(spread_of(by_seed).interval(drawn)) if any(misranked) else bound,
+        one_sided=not any(misranked),
         misranked_pairs=float(np.mean(misranked)),
         pairs=int((by_seed[0].labels == 0).sum()) * int((by_seed[0].labels == 1).sum()),
         average_precision=float(np.mean([average_precision_score(scored.labels, scored.logits) for scored in by_seed])),
@@ -108,6 +111,10 @@ def _row(
         p_adjusted=adjusted,
         same_as=same_as,
     )
+
+
+def _within_one(bounds: list[float] | None) -> list[float] | None:
+    return None if bounds is None else [max(0.0, bounds[0]), min(1.0, bounds[1])]
 
 
 def _worst_generator(by_seed: Sequence[Scored]) -> tuple[str, float]:
@@ -138,28 +145,33 @@ HEADER = (
 
 def cells(row: Row) -> list[str]:
     """A row as people read it; ``=`` marks a difference that is not distinguishable from zero."""
-    found = row.difference
+    found, digits = row.difference, _digits(row)
     mark = "" if row.distinguishable is not False else " ="
     return [
         row.name if row.same_as is None else f"{row.name} (is {row.same_as})",
-        f"{row.auroc:.6f}",
-        "one seed" if row.auroc_std is None else f"{row.auroc_std:.6f}",
-        _span(row.auroc_interval),
+        f"{row.auroc:.{digits}f}",
+        "one seed" if row.auroc_std is None else f"{row.auroc_std:.{digits}f}",
+        f"at least {row.auroc_interval[0]:.{digits}f}"
+        if row.one_sided and row.auroc_interval
+        else _span(row.auroc_interval, digits),
         f"{row.misranked_pairs:,.1f} of {row.pairs:,}",
         f"{row.average_precision:.6f}",
         "too few real images" if row.tpr_at_1_percent_fpr is None else f"{row.tpr_at_1_percent_fpr:.4f}",
         f"{row.worst_generator} {row.worst_generator_auroc:.4f}",
-        "" if found is None else f"{found.value:+.6f}{mark}",
-        "" if found is None else _span(found.interval),
-        "" if row.p_adjusted is None else f"{row.p_adjusted:.3g}",
+        "" if found is None else f"{found.value:+.{digits}f}{mark}",
+        "" if found is None else _span(found.interval, digits),
+        "" if row.p_adjusted is None else f"{row.p_adjusted:.3g}" if row.seeds > 1 else "one seed can not tell",
         f"{PAPER_AUC[row.name]:.8f}" if row.name in PAPER_AUC else "not published here",
     ]
 
 
-def _span(bounds: list[float] | None) -> str:
-    if bounds is None:
-        return "unknown"
-    return f"at least {bounds[0]:.4f}" if bounds[1] == 1.0 and bounds[0] > 0 else f"[{bounds[0]:.4f}, {bounds[1]:.4f}]"
+def _digits(row: Row) -> int:
+    """Decimals that show what the pairs can resolve, at least four."""
+    return max(4, len(str(row.pairs)))
+
+
+def _span(bounds: list[float] | None, digits: int) -> str:
+    return "unknown" if bounds is None else f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
 
 
 def note(rows: Sequence[Row], baseline: str) -> str:

@@ -55,19 +55,22 @@ def interval(values: np.ndarray, *, level: float = 0.95) -> list[float] | None:
     return [float(bound) for bound in np.quantile(known, [(1 - level) / 2, (1 + level) / 2])]
 
 
-def bound_without_errors(records: int, *, level: float = 0.95) -> float:
+def bound_without_errors(records: np.ndarray, labels: np.ndarray, *, level: float = 0.95) -> float:
     """Lower confidence bound of the AUC where no pair is mis-ranked, which a bootstrap would take for certainty.
 
-    The AUC is the chance that a generated image of one record is ranked above a real image of another. Records make
-    floor(records / 2) pairs that share nothing; none of them being mis-ranked, Clopper and Pearson's bound of that chance is
-    (1 - level)^(1 / pairs).
+    The AUC is the chance that a generated image of one record is ranked above a real image of another. So many such pairs
+    share no record: as many as there are records of either class, and at most half of all records. None of them being
+    mis-ranked, Clopper and Pearson's bound of that chance is (1 - level)^(1 / pairs).
 
     Args:
-        records: independent records of the set, at least 2.
+        records: ``(N,)`` record of each image, any integers.
+        labels: ``(N,)``: 0 real, 1 generated.
         level: of confidence, one-sided.
 
     Example:
-        >>> round(bound_without_errors(200), 4)
+        >>> round(bound_without_errors(np.arange(400) // 2, np.arange(400) % 2), 4)
         0.9705
     """
-    return float((1 - level) ** (1 / max(records // 2, 1)))
+    real, generated = (len(np.unique(records[labels == label])) for label in (0, 1))
+    pairs = min(real, generated, len(np.unique(records)) // 2)
+    return float((1 - level) ** (1 / max(pairs, 1)))

@@ -17,7 +17,7 @@ class Difference:
 
     value: float
     interval: list[float] | None
-    """95 %, by the joint bootstrap over seeds and records."""
+    """95 %, by the joint bootstrap over seeds and records, widened for few seeds."""
     p_value: float
     """Two-sided, of no difference."""
 
@@ -56,31 +56,74 @@ def _share_below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
     return (left + right) / (2 * len(ordered))
 
 
-def p_value_of_difference(ours: Sequence[Scored], theirs: Sequence[Scored]) -> float:
-    """Two-sided p-value of equal mean AUC, both scored on the same images by models of the same seeds.
+@dataclass(frozen=True)
+class Spread:
+    """An estimate that is a mean over seeds, and how much it varies."""
 
-    The variance is that over records (Obuchowski, of the components' mean over seeds) and that over seeds; what both vary in
-    together is counted twice, on the safe side. Student's t with Satterthwaite's degrees of freedom.
+    value: float
+    of_records: float
+    """Variance over records (Obuchowski), of the components' mean over seeds."""
+    of_seeds: float
+    """Variance over seeds of that mean; 0 for one seed, which says nothing of others."""
+    records: int
+    seeds: int
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the sum of both variances, by Satterthwaite."""
+        squares = self.of_records**2 / (self.records - 1)
+        if self.seeds > 1:
+            squares += self.of_seeds**2 / (self.seeds - 1)
+        return (self.of_records + self.of_seeds) ** 2 / squares
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of the value 0, by Student's t; 1 where nothing varies.
+
+        What records and seeds vary in together is in both variances, on the safe side.
+        """
+        variance = self.of_records + self.of_seeds
+        return float(2 * stats.t.sf(abs(self.value) / np.sqrt(variance), self.freedom)) if variance else 1.0
+
+    def interval(self, drawn: np.ndarray) -> list[float] | None:
+        """95 % interval of a joint bootstrap, stretched about the value by what resampling few seeds misses.
+
+        Draws of S seeds from S vary by (S - 1) / S of their variance, and percentiles are the normal's where Student's t holds.
+
+        Args:
+            drawn: ``(resamples,)`` bootstrap values of the estimate.
+        """
+        bounds, variance = interval(drawn), self.of_records + self.of_seeds
+        if bounds is None or not variance:
+            return bounds
+        seen = self.of_records + self.of_seeds * (self.seeds - 1) / self.seeds
+        stretch = float(np.sqrt(variance / seen) * stats.t.ppf(0.975, self.freedom) / stats.norm.ppf(0.975))
+        return [self.value + stretch * (bound - self.value) for bound in bounds]
+
+
+def spread_of(by_seed: Sequence[Scored]) -> Spread:
+    """The mean AUC of a row over its seeds, all scored on the same images."""
+    return _spread([_auc(one) for one in by_seed], [record_components(one) for one in by_seed])
+
+
+def spread_of_difference(ours: Sequence[Scored], theirs: Sequence[Scored]) -> Spread:
+    """The mean difference of AUC of two rows, both scored on the same images by models of the same seeds.
 
     Args:
         ours: by seed, logits of the test images.
         theirs: the same images and seeds.
-
-    Returns:
-        In [0, 1]; 1 where nothing differs.
     """
-    differences = np.array([_auc(one) - _auc(other) for one, other in zip(ours, theirs, strict=True)])
-    components = np.mean(
-        [record_components(one) - record_components(other) for one, other in zip(ours, theirs, strict=True)], axis=0
-    )
-    records, seeds = len(components), len(differences)
-    of_records = records / (records - 1) * float(np.square(components).sum())
-    of_seeds = float(differences.var(ddof=1)) / seeds if seeds > 1 else 0.0
-    variance = of_records + of_seeds
-    if variance == 0:
-        return 1.0
-    freedom = variance**2 / (of_records**2 / (records - 1) + (of_seeds**2 / (seeds - 1) if seeds > 1 else 0.0))
-    return float(2 * stats.t.sf(abs(differences.mean()) / np.sqrt(variance), freedom))
+    pairs = list(zip(ours, theirs, strict=True))
+    values = [_auc(one) - _auc(other) for one, other in pairs]
+    return _spread(values, [record_components(one) - record_components(other) for one, other in pairs])
+
+
+def _spread(values: Sequence[float], components: Sequence[np.ndarray]) -> Spread:
+    mean = np.mean(components, axis=0)
+    records, seeds = len(mean), len(values)
+    of_records = records / (records - 1) * float(np.square(mean).sum())
+    of_seeds = float(np.var(values, ddof=1)) / seeds if seeds > 1 else 0.0
+    return Spread(float(np.mean(values)), of_records, of_seeds, records, seeds)
 
 
 def _auc(scored: Scored) -> float:
@@ -117,8 +160,8 @@ def difference(
     ours: Sequence[Scored], theirs: Sequence[Scored], drawn_ours: np.ndarray, drawn_theirs: np.ndarray
 ) -> Difference:
     """The paired difference of two rows, given their joint bootstrap."""
-    value = float(np.mean([_auc(one) - _auc(other) for one, other in zip(ours, theirs, strict=True)]))
-    return Difference(value, interval(drawn_ours - drawn_theirs), p_value_of_difference(ours, theirs))
+    spread = spread_of_difference(ours, theirs)
+    return Difference(spread.value, spread.interval(drawn_ours - drawn_theirs), spread.p_value)
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:

@@ -29,9 +29,7 @@ def landscape_figure(panels: Mapping[str, np.ndarray], numbers: Mapping[str, str
         lines = flat.contour(axis, axis, losses, levels=levels, colors="black", linewidths=0.9)
         flat.clabel(lines, fmt="%.3g", fontsize=7)
         flat.plot(0, 0, "k+", markersize=10)
-        flat.set(
-            xlabel="direction 1 (filter lengths)", ylabel="direction 2 (filter lengths)", title=f"{title}\n{numbers[title]}"
-        )
+        flat.set(xlabel="direction 1 (filter lengths)", ylabel="direction 2 (filter lengths)")
         flat.set_title(f"{title}\n{numbers[title]}", fontsize=9.5)
         flat.set_aspect("equal")
         surface = figure.add_subplot(2, len(panels), len(panels) + number + 1, projection="3d")

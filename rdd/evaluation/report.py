@@ -89,5 +89,5 @@ def _intervals(scored: Scored, keeps: dict[str, np.ndarray], resamples: int, see
     intervals = {name: interval(np.array(values)) for name, values in drawn.items()}
     for name, keep in keeps.items():
         if misranked_pairs(scored.logits[keep], scored.labels[keep]) == 0:
-            intervals[name] = [bound_without_errors(len(np.unique(scored.records[keep]))), 1.0]
+            intervals[name] = [bound_without_errors(scored.records[keep], scored.labels[keep]), 1.0]
     return intervals

@@ -2,23 +2,25 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import ray
 
 from rdd import storage
 from rdd.cli import leaf_of, leaves, override
 from rdd.config import Config
 from rdd.evaluation.ablation import Row, ablation_rows, as_csv, as_markdown, as_png, auc_bars
+from rdd.evaluation.report import Scored
 from rdd.finish import finish_run, read_logits
 from rdd.on_ray.follow import Follower
 from rdd.on_ray.hold import hold_features
 from rdd.on_ray.in_place import fit_in_place, with_absolute_paths
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.train import NEUTRAL as TRAIN_NEUTRAL
-from rdd.on_ray.train import SECTIONS, headline
+from rdd.on_ray.train import SECTIONS, features_tag, headline
 from rdd.on_ray.watch import POLL_S, root_cause
 from rdd.run_directory import RunDirectory
 from rdd.tracking import Tracker, tracked
@@ -64,7 +66,7 @@ def run_ablation(config: Config) -> dict[str, Any]:
             table.split(config.features, part)
         with (
             storage.owned_directory(output, identity, neutral=NEUTRAL),
-            tracked(config.tracking, job="ablate", output=output) as tracker,
+            tracked(config.tracking, job="ablate", output=output, tags=features_tag(table)) as tracker,
         ):
             own = {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "ablate")}
             tracker.params(own)
@@ -89,14 +91,15 @@ def rows_of(config: Config) -> dict[str, Config]:
             raise ValueError(f"ablate.rows of {name} must be overrides by dotted path, got {values!r}")
         if not name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"ablate.rows must be named by letters, digits, - and _, got {name!r}")
-        foreign = [
-            path for path in values if path.split(".")[0] not in ("features", "model", "loss", "sam", "optimizer", "train")
-        ]
+        foreign = [path for path in values if path.split(".")[0] not in _OVERRIDES]
         if foreign:
             raise ValueError(f"ablate.rows of {name} may override what a training run depends on, got {', '.join(foreign)}")
         rows[name] = override(config, values)
-    if len({(row.features.split, row.features.split_seed, row.features.test_share) for row in rows.values()}) > 1:
-        raise ValueError("ablate.rows must share one split, or their differences are not paired; got several")
+        if rows[name].train.cross_validate:
+            raise ValueError("train.cross_validate must be false in an ablation, whose rows share one test set, got true")
+    shared = [replace(row.features, text_mode="none", held="auto", shuffle_mib=1) for row in rows.values()]
+    if any(features != shared[0] for features in shared):
+        raise ValueError("ablate.rows must share features and split, or their differences are not paired; got several")
     return rows
 
 
@@ -104,7 +107,7 @@ def _same_as(rows: Mapping[str, Config]) -> dict[str, str]:
     """Rows that come to the settings of an earlier one: they are trained once."""
     first: dict[str, str] = {}
     same: dict[str, str] = {}
-    for name, row in rows.items():
+    for name, row in sorted(rows.items(), key=lambda item: item[0] != BASELINE):  # the baseline is nobody's twin
         key = repr([asdict(getattr(row, section)) for section in _OVERRIDES])
         if first.setdefault(key, name) != name:
             same[name] = first[key]
@@ -122,21 +125,26 @@ def _train_all(config: Config, rows: Mapping[str, Config], output: str, tracker:
         if name not in same
         for seed in range(config.ablate.seeds)
     }
-    follower = Follower(tracker, config.train.stall_timeout_s)
     task = ray.remote(
         num_cpus=config.ablate.cpus_per_run, num_gpus=config.ablate.gpus_per_run, max_retries=config.train.max_failures
     )(_train_one)
     waiting = {task.remote(with_absolute_paths(run, absolute=storage.absolute)): name for name, (_, run) in runs.items()}
     failures: dict[str, str] = {}
-    while waiting:
-        done, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
-        for name, (row, run) in runs.items():
-            if storage.exists(run.train.output):
-                follower.add(name, RunDirectory(run.train.output), _params(row, run))
-        follower.poll()
-        for reference in done:
-            name = waiting.pop(reference)
-            _end(name, runs[name][1], reference, follower, failures)
+    try:
+        with Follower(tracker, config.train.stall_timeout_s) as follower:
+            while waiting:
+                done, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
+                for name in waiting.values():
+                    row, run = runs[name]
+                    if storage.exists(run.train.output):
+                        follower.add(name, RunDirectory(run.train.output), _params(row, run))
+                follower.poll()
+                for reference in done:
+                    name = waiting.pop(reference)
+                    _end(name, runs[name][1], reference, follower, failures)
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
     if failures:
         what = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise RuntimeError(f"{len(failures)} of {len(runs)} runs failed, the others are kept: {what}")
@@ -188,6 +196,7 @@ def _compare(config: Config, rows: Mapping[str, Config], output: str, summary: s
         for name, row in rows.items()
     }
     options = config.ablate
+    _check_paired(scored)
     table = ablation_rows(scored, baseline=BASELINE, resamples=options.resamples, seed=config.evaluate.seed, same_as=same)
     logger.info("compared %d rows in %.0f s", len(table), time.monotonic() - started)
     folder = storage.join(output, "figures")
@@ -204,10 +213,21 @@ def _compare(config: Config, rows: Mapping[str, Config], output: str, summary: s
         "auroc": {row.name: row.auroc for row in table},
         "distinguishable_from_ours": [row.name for row in table if row.distinguishable],
     }
-    storage.write_json(summary, result)
     tracker.artefacts(output, "ablation", only=("ablation.md", "ablation.csv", "ablation.png"))
     tracker.artefacts(folder, "figures")
+    storage.write_json(summary, result)  # last: an ablation that has it is finished
     return result
+
+
+def _check_paired(scored: Mapping[str, Sequence[Scored]]) -> None:
+    """Refuse logits of different images: features that were embedded anew while the ablation was under way."""
+    first = next(iter(scored.values()))[0]
+    for name, by_seed in scored.items():
+        for seed, one in enumerate(by_seed):
+            if not (np.array_equal(one.records, first.records) and np.array_equal(one.generators, first.generators)):
+                raise RuntimeError(
+                    f"{name}/seed-{seed} was tested on other images than the first run; delete it to train it again"
+                )
 
 
 def _difference(row: Row) -> dict[str, float]:

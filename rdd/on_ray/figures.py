@@ -60,9 +60,12 @@ def run_figures(config: Config) -> dict[str, Any]:
             detector.check_features(table)
         identity = {"figures": asdict(options), "features": asdict(config.features)}
         with (
-            storage.owned_directory(output, identity, neutral={"figures.output", "figures.cpus_per_task"}),
+            storage.owned_directory(output, identity, neutral={"figures.output", "figures.cpus_per_task", "features.held"}),
             tracked(config.tracking, job="figures", output=output) as tracker,
         ):
+            if storage.exists(storage.join(output, "figures.json")):
+                logger.info("%s is finished; delete it to draw again", output)
+                return storage.read_json(storage.join(output, "figures.json"))
             tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in identity})
             folder = storage.join(output, "figures")
             storage.write_bytes(storage.join(folder, "feature_map.png"), _feature_map(config, table))
@@ -73,8 +76,8 @@ def run_figures(config: Config) -> dict[str, Any]:
                 result |= {"figures": ["feature_map.png", "landscape.png"], "sharpness": numbers}
                 for title, values in numbers.items():
                     tracker.metrics({f"{title.replace(' ', '_')}/{name}": value for name, value in values.items()}, step=0)
-            storage.write_json(storage.join(output, "figures.json"), result)
             tracker.artefacts(folder, "figures")
+            storage.write_json(storage.join(output, "figures.json"), result)  # last
     return result
 
 

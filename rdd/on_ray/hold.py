@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from rdd import storage
 from rdd.config import FeaturesConfig
+from rdd.feature_store import map_of
 from rdd.features import FeatureTable, read_manifest
 from rdd.loader import CPU
 from rdd.on_ray.stream import StreamedTable
@@ -50,7 +51,7 @@ def hold_features(
 
 def place_of(config: FeaturesConfig, device: torch.device = CPU) -> Place:
     """Where a process holds the features; what is asked to be in GPU memory is a map where there is no GPU: on the driver."""
-    read_manifest(config.path)  # refuses what is no finished embedding
+    manifest, _ = read_manifest(config.path)
     size = feature_bytes(config.path)
     if config.held == "stream":
         return "stream"
@@ -58,7 +59,8 @@ def place_of(config: FeaturesConfig, device: torch.device = CPU) -> Place:
         room = _GPU_SHARE * torch.cuda.mem_get_info(device)[0]
         if config.held == "device" or size <= room:
             return "device"
-    return "map" if config.held != "auto" or _map_fits(size) else "stream"
+    written = os.path.exists(map_of(config.path, manifest, map_folder()))
+    return "map" if config.held != "auto" or _map_fits(size, written) else "stream"
 
 
 def feature_bytes(path: str) -> int:
@@ -71,10 +73,10 @@ def map_folder() -> str:
     return os.environ.get("RDD_MAP_DIR") or os.path.join(tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
 
 
-def _map_fits(size: int) -> bool:
+def _map_fits(size: int, written: bool) -> bool:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     os.makedirs(map_folder(), exist_ok=True)
-    return size <= _MEMORY_SHARE * memory and size <= shutil.disk_usage(map_folder()).free
+    return size <= _MEMORY_SHARE * memory and (written or size <= shutil.disk_usage(map_folder()).free)
 
 
 def _any_rank(value: bool, device: torch.device, group: dist.ProcessGroup) -> bool:

@@ -31,6 +31,7 @@ def fit_in_place(
     torch.set_num_threads(config.train.threads_per_worker)
     device = torch.device("cuda" if gpu else "cpu")
     table = held_features(config, device)
+    run.claim_features(table.identity, streamed=table.streamed)
     return fit(config, table, LocalContext(run, on_epoch, device=device, on_progress=run.save_progress)), table
 
 

@@ -1,8 +1,8 @@
 """Features that fit neither memory nor disk of a node: read again each epoch, through Ray Data.
 
 The sequence of global batches stays a function of (seed, epoch, batch size) and of the features, not of the number of workers:
-files come in a random order, and images are shuffled within windows of whole batches. Every rank reads what its own share of
-a window needs.
+files come in a random order, and images are shuffled within windows of whole batches. Every rank reads the files of a window
+and keeps its own share.
 """
 
 import logging
@@ -18,6 +18,7 @@ from torch import Tensor
 from rdd.feature_store import FileIndex, feature_files, read_columns, read_index
 from rdd.features import Batch, FeatureTable, TextMode, deal_batches, hash_pair, index_images, read_manifest
 from rdd.loader import CPU
+from rdd.schema import FEATURE_DTYPE
 
 _TASKS = 2  # windows on their way: one is read while another is trained on
 
@@ -30,13 +31,19 @@ class StreamedTable(FeatureTable):
     window_bytes: int
     """Features that are shuffled together."""
 
+    @property
+    def streamed(self) -> bool:
+        """They are."""
+        return True
+
     @classmethod
     def open(cls, path: str, *, shuffle_mib: int) -> "StreamedTable":
         """Read the index of what jobs/embed.py wrote.
 
         Args:
             path: its directory, local or on S3.
-            shuffle_mib: features, in MiB, that are shuffled together; two such windows are in memory at a time.
+            shuffle_mib: features, in MiB, that are shuffled together; a rank keeps its share of two such windows in memory,
+                and a file each.
 
         Raises:
             ValueError: there is no finished embedding at ``path``.
@@ -74,7 +81,7 @@ class StreamedTable(FeatureTable):
         """As those of a table in memory, read window by window by Ray Data."""
         self.check_text_mode(text_mode)
         parts = list(parts)
-        per_window = self._batches_per_window(max(map(len, parts), default=1))
+        per_window = self._batches_per_window(max(map(len, parts), default=1))  # of a rank: its share of some windows
         windows = [self._window(parts[first : first + per_window], text_mode) for first in range(0, len(parts), per_window)]
         features = _read_in_order(windows, self.index, self.manifest)
         for images, of_batch in zip(parts, features, strict=True):
@@ -107,27 +114,28 @@ class _WindowReader:
         self._requests, self._manifest = requests, manifest
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """One row a batch: its float16 features as bytes, and how many images it has."""
+        """One row a batch: its float16 features as bytes, and how many images it has; one file is in memory at a time."""
         windows, index = ray.get(self._requests)
-        window = windows[row["id"]]
-        read = read_columns([index.files[file] for file in window["files"]], self._manifest)
-        places = _rows_of_files(index, window["files"])
-        assert len(places) >= len(read.rows)  # without text it ends with the images
-        return [
-            {
-                "features": read.rows[np.searchsorted(places[: len(read.rows)], numbers.ravel())].tobytes(),
-                "images": len(numbers),
-            }
-            for numbers in window["numbers"]
-        ]
+        numbers = windows[row["id"]]["numbers"]
+        wanted = np.concatenate([of_batch.ravel() for of_batch in numbers])
+        text = any(of_batch.shape[1] > 1 for of_batch in numbers)
+        found = np.empty((len(wanted), self._manifest["embed_dim"]), dtype=FEATURE_DTYPE)
+        for file in windows[row["id"]]["files"]:
+            read = read_columns([index.files[file]], self._manifest, text=text)
+            places = _rows_of_file(index, file)[: len(read.rows)]  # without text they end with the images
+            nearest = np.searchsorted(places, wanted).clip(max=len(places) - 1)
+            here = places[nearest] == wanted
+            found[here] = read.rows[nearest[here]]
+        ends = np.cumsum([of_batch.size for of_batch in numbers])[:-1]
+        parts = np.split(found, ends)
+        return [{"features": part.tobytes(), "images": len(of_batch)} for part, of_batch in zip(parts, numbers, strict=True)]
 
 
-def _rows_of_files(index: FileIndex, files: np.ndarray) -> np.ndarray:
-    """Rows of the whole matrix that some files hold: images, original prompts, positive prompts; ascending."""
+def _rows_of_file(index: FileIndex, file: int) -> np.ndarray:
+    """Rows of the whole matrix that a file holds: images, original prompts, positive prompts; ascending."""
     images, records = int(index.first_image[-1]), int(index.first_record[-1])
     blocks = [(index.first_image, 0), (index.first_record, images), (index.first_record, images + records)]
-    ranges = [np.arange(firsts[file], firsts[file + 1]) + begin for firsts, begin in blocks for file in files]
-    return np.concatenate(ranges)
+    return np.concatenate([np.arange(firsts[file], firsts[file + 1]) + begin for firsts, begin in blocks])
 
 
 def _read_in_order(windows: list[dict[str, Any]], index: FileIndex, manifest: dict[str, Any]) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rdd import storage
 from rdd.cli import leaf_of, leaves
 from rdd.config import Config
-from rdd.engine import fit
+from rdd.engine import NotFiniteError, fit
 from rdd.features import FeatureTable
 from rdd.finish import finish_run
 from rdd.on_ray.context import RayContext
@@ -33,6 +33,7 @@ SECTIONS = ("features", "model", "loss", "sam", "optimizer", "train", "evaluate"
 NEUTRAL = frozenset(
     {
         "train.output",
+        "features.held",  # the run directory knows whether they are streamed, which alone makes a difference
         "train.stall_timeout_s",
         "train.max_failures",
         "train.threads_per_worker",
@@ -101,8 +102,7 @@ def _train_run(config: Config, output: str) -> dict[str, Any]:
     for part in ("train", "validation", "test"):
         table.split(config.features, part)  # refuses a part of one class before the directory is this run's
     with storage.owned_directory(output, identity, neutral=NEUTRAL):
-        tags = {"rdd.features_manifest_sha256": table.manifest_sha256}
-        with tracked(config.tracking, job="train", output=output, tags=tags) as tracker:
+        with tracked(config.tracking, job="train", output=output, tags=features_tag(table)) as tracker:
             own = {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "scaling")}
             tracker.params({"row": "train"} | own)
             _fit(config, table, run, tracker)
@@ -115,6 +115,7 @@ def _train_run(config: Config, output: str) -> dict[str, Any]:
 
 def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracker) -> None:
     def on_epoch(metrics: Mapping[str, float]) -> None:
+        run.save_logged(int(metrics["epoch"]))
         numbers = {name: value for name, value in metrics.items() if name != "epoch" and value == value}
         tracker.metrics(numbers, step=int(metrics["epoch"]))
         logger.info(
@@ -126,6 +127,9 @@ def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracke
             metrics["time/samples_per_s"],
         )
 
+    run.claim_features(table.identity, streamed=table.streamed)
+    for metrics in run.history()[run.logged() :]:  # done just before a kill
+        on_epoch(metrics)
     if config.scaling.num_workers == 0:
         torch.set_num_threads(config.train.threads_per_worker)
         fit(config, table, LocalContext(run, on_epoch))
@@ -146,6 +150,7 @@ def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Callable[[Mappin
     Raises:
         RuntimeError: the work failed or stalled.
     """
+    run.forget_failure()
     seen, moved = len(run.history()), time.monotonic()
     # Ray wants a place that all workers share, if only to write that it was there; checkpoints are in the run directory
     ray_folder = storage.join(run.path, ".ray")
@@ -160,6 +165,8 @@ def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Callable[[Mappin
         for metrics in history[seen:]:
             on_epoch(metrics)
             seen, moved = len(history), time.monotonic()
+        if (reason := run.failure()) is not None:
+            raise RuntimeError(reason)  # Ray would try it max_failures times more
         if time.monotonic() - moved > config.train.stall_timeout_s:
             raise RuntimeError(
                 f"no step for {config.train.stall_timeout_s:g} s after epoch {seen}, held: {resources_held()}; "
@@ -191,9 +198,21 @@ def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer
 
 def _train_on_worker(given: dict[str, Any]) -> None:
     config, run = given["config"], given["run"]
+    if (reason := run.failure()) is not None:
+        raise RuntimeError(reason)
     torch.set_num_threads(config.train.threads_per_worker)
     context = RayContext(run)
-    fit(config, hold_features(config.features, device=context.device, group=context.group), context)
+    table = hold_features(config.features, device=context.device, group=context.group)
+    try:
+        fit(config, table, context)
+    except (ValueError, NotFiniteError) as error:
+        run.save_failure(str(error))
+        raise
+
+
+def features_tag(table: FeatureTable) -> dict[str, str]:
+    """The features of a run, for MLflow."""
+    return {"rdd.features_manifest_sha256": table.manifest_sha256}
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, float]:

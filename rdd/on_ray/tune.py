@@ -15,13 +15,14 @@ from ray.tune.search.optuna import OptunaSearch
 from rdd import storage
 from rdd.cli import leaf_of, leaves, override
 from rdd.config import Config
+from rdd.engine import NotFiniteError
 from rdd.on_ray.follow import Follower
 from rdd.on_ray.hold import hold_features
 from rdd.on_ray.in_place import fit_in_place, with_absolute_paths
 from rdd.on_ray.session import ray_session
-from rdd.on_ray.train import SECTIONS, fit_on_workers
+from rdd.on_ray.train import SECTIONS, features_tag, fit_on_workers
 from rdd.on_ray.watch import Background, root_cause
-from rdd.search_space import Domain, read_space
+from rdd.search_space import Domain, read_space, trials_of
 from rdd.sweep import SweepDirectory, finish_sweep
 from rdd.tracking import Tracker, tracked
 
@@ -32,8 +33,6 @@ NEUTRAL = frozenset(
         "tune.output",
         "tune.cpus_per_trial",
         "tune.gpus_per_trial",
-        "tune.max_concurrent",
-        "tune.keep_best",
         "train.output",
         "train.stall_timeout_s",
         "train.max_failures",
@@ -60,6 +59,8 @@ def run_sweep(config: Config) -> dict[str, Any]:
         raise ValueError("tune.output must name the directory to write, got nothing")
     if not config.features.path:
         raise ValueError("features.path must name the features to train on, got nothing")
+    if config.train.cross_validate:
+        raise ValueError("train.cross_validate must be false in a sweep, which chooses by one validation set, got true")
     space = read_space(config)
     sweep = SweepDirectory(storage.absolute(config.tune.output))
     identity = {name: asdict(getattr(config, name)) for name in (*SECTIONS, "tune")}
@@ -74,13 +75,13 @@ def run_sweep(config: Config) -> dict[str, Any]:
         table.split(config.features, "validation")
         with (
             storage.owned_directory(sweep.path, identity, neutral=NEUTRAL),
-            tracked(config.tracking, job="tune", output=sweep.path) as tracker,
+            tracked(config.tracking, job="tune", output=sweep.path, tags=features_tag(table)) as tracker,
         ):
             own = {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "tune")}
             tracker.params(own)
-            follower = Follower(tracker, config.train.stall_timeout_s)
-            results = _search(config, space, sweep, follower)
-            return _finish(config, sweep, results, follower, tracker, images)
+            with Follower(tracker, config.train.stall_timeout_s) as follower:
+                results = _search(config, space, sweep, follower)
+                return _finish(config, space, sweep, results, follower, tracker, images)
 
 
 def _bundle(config: Config) -> dict[str, float]:
@@ -122,9 +123,10 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
     own = {"CPU": 0.001, "GPU": 0.0} if nested else bundle
     trainable = tune.with_resources(trainable, {"cpu": own["CPU"], "gpu": own["GPU"]})
     place = storage.join(sweep.ray, "sweep")
-    if tune.Tuner.can_restore(place):
+    if _noted(place):
         logger.info("going on with the sweep in %s", sweep.path)
         return tune.Tuner.restore(place, trainable, resume_unfinished=True, resume_errored=False)
+    storage.delete_directory(sweep.ray)
     concurrent = options.max_concurrent or (_room(bundle) if nested else 0)
     return tune.Tuner(
         trainable,
@@ -136,17 +138,28 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
             mode="max",
             num_samples=1 if options.search == "grid" else options.num_trials,
             max_concurrent_trials=concurrent or None if options.search == "optuna" else None,
-            reuse_actors=True,  # a new process takes seconds to import torch
+            reuse_actors=not nested,  # a new process takes seconds to import torch, but only its end ends a nested trainer
             trial_dirname_creator=_name,
         ),
         run_config=RunConfig(
             name="sweep",
             storage_path=sweep.ray,
-            failure_config=FailureConfig(max_failures=0),
+            failure_config=FailureConfig(max_failures=config.train.max_failures),  # lost workers; an error of its own is noted
             callbacks=[_KeepBest(sweep, options.keep_best)],
             verbose=0,
         ),
     )
+
+
+def _noted(place: str) -> bool:
+    """Whether Ray Tune has noted which trials there are; killed before that, it would go on with a trial of nothing."""
+    if not tune.Tuner.can_restore(place):
+        return False
+    states = [file for file in storage.list_files(place, suffix=".json") if "/experiment_state" in file.path]
+    try:
+        return any(storage.read_json(file.path) for file in states)
+    except ValueError:  # torn
+        return False
 
 
 def _room(bundle: Mapping[str, float]) -> int:
@@ -186,19 +199,25 @@ def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> 
     """One trial, in a process of Ray Tune's; killed and started again, it goes on from its last checkpoint."""
     name = tune.get_context().get_trial_id()
     run = sweep.trial(name)
-    own = override(config, values)
     if ended := sweep.ended(name):  # before Ray Tune had noted it, when the sweep was killed
         tune.report(ended)
         return
     sweep.start(name, values)
+    if (reason := run.failure()) is not None:
+        raise RuntimeError(reason)
 
     def report(metrics: Mapping[str, float]) -> None:
         tune.report(_reported(metrics))
 
-    if own.scaling.num_workers > 1:
-        fit_on_workers(own, run, report)
-    else:
-        fit_in_place(own, run, report, gpu=own.tune.gpus_per_trial > 0)
+    try:
+        own = override(config, values)
+        if own.scaling.num_workers > 1:
+            fit_on_workers(own, run, report)
+        else:
+            fit_in_place(own, run, report, gpu=own.tune.gpus_per_trial > 0)
+    except (ValueError, NotFiniteError) as error:
+        run.save_failure(str(error))  # it would come again
+        raise
 
 
 def _name(trial: Any) -> str:
@@ -214,14 +233,12 @@ class _KeepBest(tune.Callback):
 
     def __init__(self, sweep: SweepDirectory, keep: int) -> None:
         self._sweep, self._keep = sweep, keep
-        self._ended: set[str] = set()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has run to its end, or was stopped."""
         self._sweep.end(trial.trial_id, _reported(self._sweep.trial(trial.trial_id).history()[-1]))
-        self._ended.add(trial.trial_id)
-        ranked = sorted(self._ended, key=self._sweep.best_auroc, reverse=True)
-        for name in ranked[self._keep :]:
+        ended = [(name, values) for name, values in self._sweep.started() if self._sweep.ended(name)]
+        for name, _ in sorted(ended, key=self._sweep.rank)[self._keep :]:
             self._sweep.trial(name).drop_checkpoints()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -230,20 +247,30 @@ class _KeepBest(tune.Callback):
 
 
 def _finish(
-    config: Config, sweep: SweepDirectory, results: ResultGrid, follower: Follower, tracker: Tracker, images: int
+    config: Config,
+    space: Mapping[str, Domain],
+    sweep: SweepDirectory,
+    results: ResultGrid,
+    follower: Follower,
+    tracker: Tracker,
+    images: int,
 ) -> dict[str, Any]:
     """Tables and figures of what the trials found; each one's end to MLflow."""
-    errors = {result.path.rstrip("/").split("/")[-1]: result.error for result in results}
-    trials = []
+    expected = trials_of(config, space)
+    if len(results) != expected:
+        raise RuntimeError(f"{len(results)} of {expected} trials were run; delete {sweep.ray} to run the others")
+    found = {result.path.rstrip("/").split("/")[-1]: result for result in results}
     for name, values in sweep.started():
-        if name not in errors:  # drawn just before a kill and not noted by Ray Tune, which then drew another
+        if name not in found:  # drawn just before a kill and not noted by Ray Tune, which then drew another
+            follower.add(name, sweep.trial(name), values)
             follower.finish(name, status="KILLED", metrics={}, tags={"rdd.status": "not counted"}, epochs=0)
             storage.delete_directory(sweep.trial(name).path)
-            continue
-        error = errors[name]
-        reason = None if error is None else str(root_cause(error))
-        trial = sweep.outcome(name, values, epochs=config.train.epochs, error=reason)
+    trials = []
+    for name, result in found.items():
+        reason = None if result.error is None else str(root_cause(result.error))
+        trial = sweep.outcome(name, dict(result.config or {}), epochs=config.train.epochs, error=reason)
         trials.append(trial)
+        follower.add(name, sweep.trial(name), trial.values)
         follower.finish(
             name,
             status="FAILED" if trial.error else "FINISHED",
@@ -252,9 +279,10 @@ def _finish(
             epochs=trial.epochs,
         )
         if trial.error:
-            logger.warning("trial %s failed with %s: %s", name, values, trial.error)
+            logger.warning("trial %s failed with %s: %s", name, trial.values, trial.error)
     summary = finish_sweep(config, sweep, trials, images=images)
     tracker.metrics({name: value for name, value in summary.items() if isinstance(value, int | float)}, step=0)
     tracker.artefacts(sweep.figures, "figures")
     storage.delete_directory(sweep.ray)
+    storage.write_json(sweep.metrics, summary)  # last: a sweep that has it is finished
     return summary

@@ -50,7 +50,7 @@ def feature_figures(folder: Path) -> list[Figure]:
 
 def _private_memory(folder: Path, path: str) -> float:
     """Median of three: RssAnon of a training process on all features less that on one batch, over the size of the features."""
-    small = write_features(folder / "one_batch", records=2048 // IMAGES * 3, images=IMAGES)
+    small = write_features(folder / "one_batch", records=440, images=IMAGES)
 
     def rss_anon(features: str) -> int:
         code = _TRAIN.format(here=str(Path(__file__).parent), features=features, maps=str(folder / "maps"))

@@ -106,7 +106,7 @@ def test_finished_runs_are_kept_and_a_failed_one_is_named(ray_session, config: C
         ({"ours": {"loss.alpha": 2.0}}, "loss.alpha must lie in"),
         ({"ours": {"loss.alhpa": 0.5}}, "unknown key"),
         ({"ours": {"scaling.num_workers": 2}}, "may override what a training run depends on"),
-        ({"ours": {}, "other": {"features.split_seed": 3}}, "must share one split"),
+        ({"ours": {}, "other": {"features.split_seed": 3}}, "must share features and split"),
         ({"ours": {}, "a/b": {}}, "named by letters"),
         ({"ours": 3}, "must be overrides by dotted path"),
     ],

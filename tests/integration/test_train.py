@@ -1,6 +1,7 @@
 """Training on Ray Train: two workers, kills, restarts, and the detector at the end."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -33,6 +34,11 @@ def weights(output: Path | str) -> dict[str, torch.Tensor]:
     return load_state(f"{output}/checkpoints/last.pt").model
 
 
+def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    for name in one:
+        assert (one[name].double() - other[name].double()).norm() <= 1e-9 * one[name].double().norm().clamp(min=1e-12), name
+
+
 @pytest.fixture(scope="module")
 def alone(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict]:
     """A run in this process, in float64 and without dropout, of more than 50 steps."""
@@ -50,8 +56,7 @@ def test_ray_workers_give_the_weights_of_the_process_alone(ray_session, alone, w
     last = load_state(f"{summary['run_dir']}/checkpoints/last.pt")
     assert last.optimizer["base"]["state"][0]["step"] >= 50
     one, other = last.model, weights(many["run_dir"])
-    for name in one:
-        assert (one[name].double() - other[name].double()).norm() <= 1e-9 * one[name].double().norm().clamp(min=1e-12), name
+    assert_close(one, other)
     assert summary["test_auroc"] == many["test_auroc"]
 
 
@@ -62,10 +67,7 @@ def test_streamed_features_take_another_order_and_the_same_path_on_any_number_of
     one = run_training(streamed)
     workers = {"scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5, "train.output": str(tmp_path / "two")}
     two = run_training(override(streamed, workers))
-    first, second = weights(one["run_dir"]), weights(two["run_dir"])
-    assert all(
-        (first[name].double() - second[name].double()).norm() <= 1e-9 * first[name].double().norm() + 1e-12 for name in first
-    )
+    assert_close(weights(one["run_dir"]), weights(two["run_dir"]))
     assert one["test_auroc"] == two["test_auroc"]
 
 
@@ -80,11 +82,8 @@ def test_a_worker_lost_within_an_epoch_is_replaced_and_nothing_changes(ray_sessi
     def kill_one() -> None:
         while not (history.exists() and len(json.loads(history.read_text())) >= 5):
             time.sleep(0.02)
-        workers = [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
-        ]
+        own = psutil.Process().children(recursive=True)  # of this Ray session
+        workers = [process for process in own if "RayTrainWorker" in " ".join(process.cmdline())]
         workers[0].kill()
         killed.append(len(json.loads(history.read_text())))
 
@@ -204,13 +203,14 @@ def test_killed_three_times_the_weights_are_those_of_an_untouched_run(config: Co
     words += ["--features.validation_share", "0.3", "--features.test_share", "0.3"]
     words += ["--train.batch_size", "32", "--train.threads_per_worker", "1", "--scaling.num_workers", "0"]
     words += ["--model.hidden", "256", "--train.epochs", "150", "--optimizer.lr", "0.003"]
-    last, epochs = output / "checkpoints" / "last.pt", [0]
+    last, epochs, delays = output / "checkpoints" / "last.pt", [0], random.Random(0)
     for _ in range(3):
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             if last.exists() and load_state(str(last)).epoch >= epochs[-1] + 10:
                 break
+        time.sleep(delays.uniform(0, 0.1))  # some epochs' length: it is killed within one
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         epochs.append(load_state(str(last)).epoch)

@@ -36,6 +36,7 @@ def make_table(records: int = 80) -> FeatureTable:
         record_ids=tuple(f"r{i}" for i in range(records)),
         manifest={"embed_dim": FEATURES},
         manifest_sha256="",
+        identity="",
     )
 
 
@@ -83,8 +84,10 @@ def _rank(rank: int, world: int, port: int, work: Callable[..., None], given: tu
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
-    work(*given)
-    dist.destroy_process_group()
+    try:
+        work(*given)
+    finally:
+        dist.destroy_process_group()
 
 
 def fit_rank(folder: Path, config: Config) -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from _no_host_sync import NoHostSync
 from _runs import EPOCHS, FEATURES, fit_on, make_config, make_table
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from rdd.checkpoint import TrainState, load_state, save_state
 from rdd.config import Config, OptimizerConfig
-from rdd.engine import Learner, fit, train_epoch, train_step
+from rdd.engine import Learner, NotFiniteError, fit, train_epoch, train_step
 from rdd.features import Batch, rank_slice
 from rdd.run_directory import LocalContext, RunDirectory
 from rdd.schedule import learning_rate
@@ -75,17 +75,6 @@ def test_both_passes_see_one_dropout_mask_unless_asked_otherwise(tmp_path: Path)
     )
     assert float(same["sharpness"]) == 0.0
     assert float(fresh["sharpness"]) != 0.0
-
-
-class NoHostSync(TorchDispatchMode):
-    """Refuses what would make the host wait for a device."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.name()
-        assert not any(word in name for word in ("_local_scalar_dense", "nonzero", "is_nonzero")), name
-        if name.startswith("aten::index.") and any(t is not None and t.dtype == torch.bool for t in args[1]):
-            raise AssertionError(name)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
@@ -159,6 +148,33 @@ def test_a_loss_that_is_not_finite_stops_before_any_weight_moves(tmp_path: Path)
     with pytest.raises(RuntimeError, match="the loss is not finite at step 7"):
         train_step(learner, batch_of(bad=float("inf")), step=7)
     assert all(torch.equal(before[name], param) for name, param in learner.model.named_parameters())
+
+
+def test_a_second_pass_that_is_not_finite_leaves_the_weights_where_they_were(tmp_path: Path) -> None:
+    learner = learner_of(make_config(sam__rho=1e200), tmp_path)
+    before = {name: param.clone() for name, param in learner.model.named_parameters()}
+    with pytest.raises(NotFiniteError, match="the loss is not finite at step 3"):
+        train_step(learner, batch_of(), step=3)
+    assert all(torch.equal(before[name], param) for name, param in learner.model.named_parameters())
+    assert learner.model.hidden[0][1].track
+
+
+def test_a_run_stays_with_its_features_and_their_order(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    run.claim_features("a", streamed=False)
+    run.claim_features("a", streamed=False)
+    with pytest.raises(ValueError, match="was begun on other features"):
+        run.claim_features("b", streamed=False)
+    with pytest.raises(ValueError, match=r"set features\.held to map"):
+        run.claim_features("a", streamed=True)
+
+
+def test_a_batch_of_one_image_is_refused_beforehand(tmp_path: Path) -> None:
+    table = make_table(60)
+    configs = (make_config(train__batch_size=2, features__split_seed=seed) for seed in range(100))
+    config = next(config for config in configs if len(table.split(config.features, "train")) % 2)
+    with pytest.raises(ValueError, match="must leave no share of one image"):
+        fit(config, table, LocalContext(RunDirectory(str(tmp_path)), lambda metrics: None))
 
 
 def test_the_head_of_the_paper_has_its_parameters() -> None:

@@ -11,7 +11,7 @@ from rdd.config import Config
 from rdd.engine import Learner, fit, predict, train_step
 from rdd.features import Batch, rank_slice
 from rdd.losses import CvarAucLoss, cvar_loss, pairwise_auc_loss
-from rdd.run_directory import LocalContext, RunDirectory
+from rdd.model import GlobalBatchNorm
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -26,17 +26,48 @@ def test_ranks_walk_the_path_of_one(world: int, tmp_path: Path) -> None:
         assert one.history[-1][name] == pytest.approx(many.history[-1][name], rel=1e-8)
 
 
-def test_fewer_ranks_go_on_along_the_same_path(tmp_path: Path) -> None:
-    one = fit_on(1, tmp_path / "one", make_config())
-    folder = tmp_path / "elastic"
+def fit_one_epoch(folder: Path) -> None:
+    """A rank that is gone after an epoch."""
 
-    class Interrupted(LocalContext):
+    class Leaving(RankContext):
         def report(self, metrics) -> None:
-            raise KeyboardInterrupt
+            dist.barrier()  # rank 0 has written its checkpoint
+            raise SystemExit(0)
 
-    with pytest.raises(KeyboardInterrupt):
-        fit(make_config(), make_table(), Interrupted(RunDirectory(str(folder)), lambda metrics: None))
-    assert_same(one, fit_on(2, folder, make_config()), 1e-9)
+    fit(make_config(), make_table(), Leaving(folder))
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (4, 2)])
+def test_another_number_of_ranks_goes_on_along_the_same_path(before: int, after: int, tmp_path: Path) -> None:
+    one = fit_on(1, tmp_path / "one", make_config())
+    on_ranks(before, fit_one_epoch, tmp_path / "elastic")
+    assert_same(one, fit_on(after, tmp_path / "elastic", make_config()), 1e-9)
+
+
+def normalise(folder: Path) -> None:
+    features = norm_input().to(torch.bfloat16)[dist.get_rank() * 40 : dist.get_rank() * 40 + 40].requires_grad_()
+    norm = GlobalBatchNorm(6)
+    norm.group = dist.group.WORLD
+    (norm(features).float() * weights_of(40 * dist.get_rank(), 40)).sum().backward()
+    torch.save({"input": features.grad, "weight": norm.weight.grad}, folder / f"{dist.get_rank()}.pt")
+
+
+def norm_input() -> torch.Tensor:
+    return torch.randn(80, 6, generator=torch.Generator().manual_seed(0)) + 5.0
+
+
+def weights_of(start: int, number: int) -> torch.Tensor:
+    return torch.randn(80, 6, generator=torch.Generator().manual_seed(1))[start : start + number]
+
+
+def test_batch_norm_over_ranks_keeps_its_digits_in_bfloat16(tmp_path: Path) -> None:
+    on_ranks(2, normalise, tmp_path)
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    exact = norm_input().to(torch.bfloat16).double().requires_grad_()
+    norm = torch.nn.BatchNorm1d(6).double()
+    (norm(exact) * weights_of(0, 80)).sum().backward()
+    assert difference(norm.weight.grad, parts[0]["weight"] + parts[1]["weight"]) < 1e-2
+    assert difference(exact.grad, torch.cat([part["input"] for part in parts])) < 2e-2
 
 
 def global_batch(number: int, columns: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

@@ -71,7 +71,7 @@ BOUNDS = [  # leaf, values inside, values outside
     ("optimizer.warmup_share", [0.0, 0.9], [-0.1, 1.0, NAN]),
     ("optimizer.min_lr", [0.0, 1e-3], [-1.0, 1.0, NAN]),
     ("train.epochs", [1], [0]),
-    ("train.batch_size", [1], [0]),
+    ("train.batch_size", [2], [1]),
     ("train.seed", [0, 2**63 - 1], [-1, 2**63]),
     ("train.stall_timeout_s", [0.1, 86_400.0], [0.0, float("inf"), NAN]),
     ("train.threads_per_worker", [1], [0]),

@@ -33,6 +33,10 @@ def test_domains_are_read_and_counted() -> None:
         ({"loss.alpha": [0.1, 1]}, {}, "one of uniform, loguniform, choice, grid"),
         ({"loss.alpha": {"choice": []}}, {}, "a list of values"),
         ({"loss.alpha": {"uniform": [0.1, 1]}}, {"search": "grid"}, "must hold only choice and grid"),
+        ({"train.batch_size": {"uniform": [64, 256]}}, {}, "must be choice or grid"),
+        ({"features.split_seed": {"choice": [1, 2]}}, {}, "but for the split"),
+        ({"train.epochs": {"choice": [1, 2]}}, {}, "but for the split"),
+        ({"tune.num_trials": {"choice": [1, 2]}}, {}, "may hold paths of"),
         ({"loss.p": {"grid": [2.0]}}, {"search": "optuna"}, "must hold no grid"),
     ],
 )
