@@ -162,6 +162,19 @@ class CvarAucLoss:
         self.components = {"loss_cvar": cvar.detach(), "loss_auc": auc.detach(), "one_class_batches": one_class}
         return self._gamma * cvar + (1 - self._gamma) * auc
 
+    def twice_differentiable(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The same value in plain operations, with a matrix of all pairs, for second derivatives; in one process.
+
+        Args:
+            logits: ``(N,)`` raw.
+            labels: ``(N,)``: 0 real, 1 generated; both must be there.
+        """
+        losses = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
+        compared = torch.sigmoid(logits) if self._auc_on == "scores" else logits
+        differences = compared[labels == 1][:, None] - compared[labels == 0][None, :]
+        auc = (self._eta - differences).clamp(min=0).pow(self._p).mean()
+        return self._gamma * cvar_loss(losses, alpha=self._alpha) + (1 - self._gamma) * auc
+
 
 _Pairs = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
 """Of scores, their class, eta and p: the sum over pairs and its gradient by each score."""

@@ -19,7 +19,7 @@ class TuneConfig:
     num_trials: int = 16
     """Trials, at least 1; with grids, draws of each of their combinations."""
     scheduler: Literal["asha", "none"] = "asha"
-    """asha: stop trials early that are behind; none: train every trial to its end."""
+    """asha: stop trials early that are behind, for trials of one worker; none: train every trial to its end."""
     grace_epochs: int = 1
     """Epochs, at least 1, before a trial may be stopped."""
     reduction_factor: int = 3

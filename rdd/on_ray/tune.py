@@ -61,6 +61,11 @@ def run_sweep(config: Config) -> dict[str, Any]:
         raise ValueError("features.path must name the features to train on, got nothing")
     if config.train.cross_validate:
         raise ValueError("train.cross_validate must be false in a sweep, which chooses by one validation set, got true")
+    if config.scaling.num_workers > 1 and config.tune.scheduler != "none":
+        raise ValueError(
+            f"tune.scheduler must be none when scaling.num_workers is above 1, got {config.tune.scheduler}: "
+            "a trial that is stopped early would leave its workers behind"
+        )
     space = read_space(config)
     sweep = SweepDirectory(storage.absolute(config.tune.output))
     identity = {name: asdict(getattr(config, name)) for name in (*SECTIONS, "tune")}
@@ -138,7 +143,7 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
             mode="max",
             num_samples=1 if options.search == "grid" else options.num_trials,
             max_concurrent_trials=concurrent or None if options.search == "optuna" else None,
-            reuse_actors=not nested,  # a new process takes seconds to import torch, but only its end ends a nested trainer
+            reuse_actors=True,  # a new process takes seconds to import torch
             trial_dirname_creator=_name,
         ),
         run_config=RunConfig(
@@ -203,8 +208,6 @@ def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> 
         tune.report(ended)
         return
     sweep.start(name, values)
-    if (reason := run.failure()) is not None:
-        raise RuntimeError(reason)
 
     def report(metrics: Mapping[str, float]) -> None:
         tune.report(_reported(metrics))
@@ -216,8 +219,9 @@ def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> 
         else:
             fit_in_place(own, run, report, gpu=own.tune.gpus_per_trial > 0)
     except (ValueError, NotFiniteError) as error:
-        run.save_failure(str(error))  # it would come again
-        raise
+        # it would come again: the trial is over, as the worst there is, and nobody tries it anew
+        run.save_failure(str(error))
+        tune.report({_METRIC: 0.0, "epoch": 1})
 
 
 def _name(trial: Any) -> str:
@@ -236,7 +240,11 @@ class _KeepBest(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has run to its end, or was stopped."""
-        self._sweep.end(trial.trial_id, _reported(self._sweep.trial(trial.trial_id).history()[-1]))
+        run = self._sweep.trial(trial.trial_id)
+        if run.failure() is not None:
+            run.drop_checkpoints()
+            return
+        self._sweep.end(trial.trial_id, _reported(run.history()[-1]))
         ended = [(name, values) for name, values in self._sweep.started() if self._sweep.ended(name)]
         for name, _ in sorted(ended, key=self._sweep.rank)[self._keep :]:
             self._sweep.trial(name).drop_checkpoints()
@@ -267,7 +275,7 @@ def _finish(
             storage.delete_directory(sweep.trial(name).path)
     trials = []
     for name, result in found.items():
-        reason = None if result.error is None else str(root_cause(result.error))
+        reason = sweep.trial(name).failure() or (None if result.error is None else str(root_cause(result.error)))
         trial = sweep.outcome(name, dict(result.config or {}), epochs=config.train.epochs, error=reason)
         trials.append(trial)
         follower.add(name, sweep.trial(name), trial.values)

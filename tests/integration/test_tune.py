@@ -123,6 +123,7 @@ def test_all_failing_is_an_error(ray_session, config: Config) -> None:
         run_sweep(failing)
 
 
+@pytest.mark.slow
 def test_a_trial_of_several_workers_nests_a_trainer(ray_session, config: Config) -> None:
     values = {"scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5, "tune.num_trials": 2, "train.epochs": 2}
     summary = run_sweep(override(config, values | {"tracking.enabled": False, "tune.scheduler": "none"}))
@@ -160,6 +161,8 @@ def test_what_a_sweep_refuses(config: Config, tmp_path: Path) -> None:
     for changes, message in (
         ({"tune.output": ""}, "tune.output must name"),
         ({"features.path": ""}, "features.path must name"),
+        ({"scaling.num_workers": 2}, "tune.scheduler must be none when scaling.num_workers is above 1"),
+        ({"train.cross_validate": True, "features.split": "folds"}, "train.cross_validate must be false in a sweep"),
         ({"tune.space": {}}, "tune.space must name at least one path"),
         ({"features.path": str(tmp_path)}, "no finished embedding"),
     ):

@@ -110,6 +110,16 @@ def test_for_p_2_it_is_the_squared_hinge_of_libauc(kind: str) -> None:
     assert float(pairwise_auc_loss(scores, labels, eta=1.0, p=2)) == pytest.approx(float(expected), rel=1e-12)
 
 
+@pytest.mark.parametrize("auc_on", ["logits", "scores"])
+def test_the_form_for_second_derivatives_is_the_same_loss(auc_on: str) -> None:
+    logits, labels = torch.randn(50, dtype=torch.float64, requires_grad=True), torch.arange(50) % 3 > 0
+    loss = CvarAucLoss(alpha=0.37, gamma=0.4, eta=0.6, p=3, auc_on=auc_on)
+    values = [form(logits, labels) for form in (loss, loss.twice_differentiable)]
+    assert float(values[0].detach()) == pytest.approx(float(values[1].detach()), rel=1e-13)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in values]
+    torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-14)
+
+
 def test_what_can_not_be_differentiated_twice_says_so() -> None:
     logits, labels = torch.randn(6, dtype=torch.float64, requires_grad=True), torch.tensor([0, 1, 0, 1, 0, 1])
     with pytest.raises(RuntimeError, match="can not be differentiated twice"):
