@@ -42,12 +42,13 @@ def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> dict[s
     if best is None or last is None:
         raise RuntimeError(f"{run.path} holds no checkpoint, so there is nothing to make a detector of")
     detector = _detector(config, table, best)
-    scored = score_part(detector, table, table.split(config.features, "test"))
+    images = table.split(config.features, "test")
+    scored = score_part(detector, table, images)
     options = config.evaluate
     test = evaluate(scored, threshold=detector.threshold, resamples=options.resamples, seed=options.seed)
     without_text = None
     if not detector.needs_text and detector.text_mode != "none":
-        blind = score_part(detector, table, table.split(config.features, "test"), "none")
+        blind = score_part(detector, table, images, "none")
         without_text = evaluate(blind, threshold=detector.threshold, resamples=options.resamples, seed=options.seed)
     detector.metrics = {"test": test, "validation_auroc": best.best_auroc, "best_epoch": best.best_epoch}
     detector.save(run.detector)

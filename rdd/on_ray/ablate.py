@@ -128,7 +128,7 @@ def _train_all(config: Config, rows: Mapping[str, Config], output: str, tracker:
     task = ray.remote(
         num_cpus=config.ablate.cpus_per_run, num_gpus=config.ablate.gpus_per_run, max_retries=config.train.max_failures
     )(_train_one)
-    waiting = {task.remote(with_absolute_paths(run, absolute=storage.absolute)): name for name, (_, run) in runs.items()}
+    waiting = {task.remote(with_absolute_paths(run)): name for name, (_, run) in runs.items()}
     failures: dict[str, str] = {}
     try:
         with Follower(tracker, config.train.stall_timeout_s) as follower:

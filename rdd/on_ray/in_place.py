@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import torch
 
+from rdd import storage
 from rdd.checkpoint import TrainState
 from rdd.config import Config, FeaturesConfig
 from rdd.engine import fit
@@ -46,6 +47,6 @@ def _held(config: FeaturesConfig, device: torch.device) -> FeatureTable:
     return hold_features(config, device=device)
 
 
-def with_absolute_paths(config: Config, *, absolute: Callable[[str], str]) -> Config:
+def with_absolute_paths(config: Config) -> Config:
     """The config for a worker, which has a directory of its own."""
-    return replace(config, features=replace(config.features, path=absolute(config.features.path)))
+    return replace(config, features=replace(config.features, path=storage.absolute(config.features.path)))

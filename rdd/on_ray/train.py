@@ -20,6 +20,7 @@ from rdd.features import FeatureTable
 from rdd.finish import finish_run
 from rdd.on_ray.context import RayContext
 from rdd.on_ray.hold import hold_features, place_of
+from rdd.on_ray.in_place import with_absolute_paths
 from rdd.on_ray.session import ray_session, resources_held
 from rdd.on_ray.watch import Background
 from rdd.run_directory import LocalContext, RunDirectory
@@ -180,7 +181,7 @@ def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer
     scaling = config.scaling
     resources = {"CPU": scaling.cpus_per_worker} | ({"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {})
     # workers have directories of their own
-    config = replace(config, features=replace(config.features, path=storage.absolute(config.features.path)))
+    config = with_absolute_paths(config)
     return TorchTrainer(
         _train_on_worker,
         train_loop_config={"config": config, "run": run},

@@ -100,28 +100,24 @@ def _bundle(config: Config) -> dict[str, float]:
 def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, follower: Follower) -> ResultGrid:
     """Run what is left of the trials."""
     tuner = _tuner(config, space, sweep)
+    settings = {"row": "trial"} | {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in SECTIONS}
     results: list[ResultGrid] = []
     background = Background(lambda: results.append(tuner.fit()))
     running = True
     while running:
         running = background.running()
         for name, values in sweep.started():
-            settings = {leaf: leaf_of(config, leaf) for leaf in _trained()}
-            follower.add(name, sweep.trial(name), {"row": "trial"} | settings | values)
+            follower.add(name, sweep.trial(name), settings | values)
         follower.poll()
     background.finish()
     return results[0]
-
-
-def _trained() -> list[str]:
-    return [leaf for leaf in leaves() if leaf.split(".")[0] in SECTIONS]
 
 
 def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -> tune.Tuner:
     """A new search, or the one that was killed."""
     options = config.tune
     nested = config.scaling.num_workers > 1
-    given = with_absolute_paths(config, absolute=storage.absolute)
+    given = with_absolute_paths(config)
     trainable: Callable[..., Any] = tune.with_parameters(_trial, config=given, sweep=sweep)
     bundle = _bundle(config)
     # a nested trainer brings its own workers; the trial that waits for them takes next to nothing, but Ray wants something
