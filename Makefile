@@ -34,7 +34,7 @@ bench: $(READY) ## speed and memory as ratios, to a table and runs/bench.json
 
 ui: $(READY) ## MLflow on 127.0.0.1:5000
 	@echo "the training runs: http://127.0.0.1:5000$$(MLFLOW_TRACKING_URI= $(BIN)/python -c \
-		'from rdd.config import TrackingConfig; from rdd.mlflow_view import training_page; print(training_page(TrackingConfig()))')"
+		'from rdd.config import TrackingConfig; from rdd.tracking.pages import training_page; print(training_page(TrackingConfig()))')"
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
 clean: ## remove the environment, caches, and what the demo wrote

@@ -9,13 +9,13 @@ from typing import Any
 
 from rdd.config import Config
 from rdd.data.sample import make_sample
-from rdd.evaluation.run import run_evaluation
+from rdd.embedding.weights import fetch_weights
 from rdd.job import run_job
-from rdd.mlflow_view import training_page
 from rdd.on_ray.embed import run_embedding
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.train import run_training
-from rdd.weights import fetch_weights
+from rdd.runs.evaluate import run_evaluation
+from rdd.tracking.pages import training_page
 
 
 def demo(config: Config) -> dict[str, Any]:

@@ -4,8 +4,8 @@ python jobs/evaluate.py --config jobs/configs/sample.yaml
 python jobs/evaluate.py --evaluate.run runs/sample --features.path data/features/mine --evaluate.part all --evaluate.output out
 """
 
-from rdd.evaluation.run import run_evaluation
 from rdd.job import run_job
+from rdd.runs.evaluate import run_evaluation
 
 if __name__ == "__main__":
     run_job(

@@ -4,8 +4,8 @@ python jobs/weights.py --config jobs/configs/sample.yaml
 python jobs/weights.py --config jobs/configs/d3.yaml
 """
 
+from rdd.embedding.weights import fetch_weights
 from rdd.job import run_job
-from rdd.weights import fetch_weights
 
 if __name__ == "__main__":
     run_job(

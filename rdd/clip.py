@@ -26,8 +26,8 @@ from torch import Tensor
 from torchvision.transforms import Normalize, ToTensor
 
 from rdd.config import ClipConfig
+from rdd.embedding.weights import TOWER_SHA256, hub_file
 from rdd.hashing import sha256_bytes, sha256_file
-from rdd.weights import TOWER_SHA256, hub_file
 
 logger = logging.getLogger(__name__)
 

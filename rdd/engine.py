@@ -14,13 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rdd.checkpoint import TrainState
 from rdd.collectives import gather_own_gradient
 from rdd.config import Config
 from rdd.features import Batch, FeatureTable, TextMode, hash_pair, rank_slice
 from rdd.losses import CvarAucLoss
 from rdd.metrics import auroc, equal_error_rate, misranked_pairs
 from rdd.model import DetectorHead, Masks
+from rdd.runs.checkpoint import TrainState
 from rdd.sam import SAM
 from rdd.schedule import learning_rate
 

@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from rdd.cli import leaf_of, leaves, parse_config
 from rdd.config import Config
+from rdd.config.parse import leaf_of, leaves, parse_config
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def run_job(
 
 def _track(config: Config, name: str, sections: Sequence[str], summary: Summary) -> None:
     """The finished job as an MLflow run: its settings, and the numbers of its summary."""
-    from rdd.tracking import tracked  # MLflow takes seconds to import
+    from rdd.tracking.tracker import tracked  # MLflow takes seconds to import
 
     with tracked(
         config.tracking, job=name, output=str(summary["output"] if "output" in summary else summary["run_dir"])

@@ -25,10 +25,10 @@ from rdd import storage
 from rdd.clip import ClipEncoder, EncoderIdentity, Preprocessor, check_tower_for_text, located
 from rdd.config import ClipConfig, Config
 from rdd.data.source import Source, open_source
-from rdd.embedding import Progress, RecordDecoder, RecordEncoder
-from rdd.embedding_output import WORK, committed_keys, finish, keep_index, parquet_options, summarize
+from rdd.embedding.output import WORK, committed_keys, finish, keep_index, parquet_options, summarize
+from rdd.embedding.steps import Progress, RecordDecoder, RecordEncoder
+from rdd.on_ray.background import Report, root_cause, run_watched, start_ledger
 from rdd.on_ray.session import ray_session
-from rdd.on_ray.watch import Report, root_cause, run_watched, start_ledger
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from rdd import storage
-from rdd.cli import from_dict, leaf_of, leaves
 from rdd.config import Config
+from rdd.config.parse import from_dict, leaf_of, leaves
 from rdd.detector import Detector
 from rdd.evaluation.landscape import (
     Direction,
@@ -25,10 +25,10 @@ from rdd.evaluation.landscape import (
 from rdd.evaluation.paper_figures import feature_map_figure, landscape_figure
 from rdd.features import FeatureTable
 from rdd.losses import CvarAucLoss
-from rdd.on_ray.hold import hold_features
+from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.session import ray_session
-from rdd.run_directory import RunDirectory
-from rdd.tracking import tracked
+from rdd.runs.directory import RunDirectory
+from rdd.tracking.tracker import tracked
 
 logger = logging.getLogger(__name__)
 

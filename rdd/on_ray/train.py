@@ -13,18 +13,18 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from rdd import storage
-from rdd.cli import leaf_of, leaves
 from rdd.config import Config
+from rdd.config.parse import leaf_of, leaves
 from rdd.engine import NotFiniteError, fit
 from rdd.features import FeatureTable
-from rdd.finish import finish_run
-from rdd.on_ray.context import RayContext
-from rdd.on_ray.hold import hold_features, place_of
-from rdd.on_ray.in_place import with_absolute_paths
+from rdd.on_ray.background import Background
+from rdd.on_ray.feature_placement import hold_features, place_of
 from rdd.on_ray.session import ray_session, resources_held
-from rdd.on_ray.watch import Background
-from rdd.run_directory import LocalContext, RunDirectory
-from rdd.tracking import Tracker, tracked
+from rdd.on_ray.single_process import with_absolute_paths
+from rdd.on_ray.worker_context import RayContext
+from rdd.runs.directory import LocalContext, RunDirectory
+from rdd.runs.make_detector import finish_run
+from rdd.tracking.tracker import Tracker, tracked
 
 logger = logging.getLogger(__name__)
 

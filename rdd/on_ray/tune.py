@@ -13,18 +13,18 @@ from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
 from rdd import storage
-from rdd.cli import leaf_of, leaves, override
 from rdd.config import Config
+from rdd.config.parse import leaf_of, leaves, override
 from rdd.engine import NotFiniteError
-from rdd.on_ray.follow import Follower
-from rdd.on_ray.hold import hold_features
-from rdd.on_ray.in_place import fit_in_place, with_absolute_paths
+from rdd.on_ray.background import Background, root_cause
+from rdd.on_ray.feature_placement import hold_features
+from rdd.on_ray.run_monitor import Follower
 from rdd.on_ray.session import ray_session
+from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
 from rdd.on_ray.train import SECTIONS, features_tag, fit_on_workers
-from rdd.on_ray.watch import Background, root_cause
-from rdd.search_space import Domain, read_space, trials_of
-from rdd.sweep import SweepDirectory, finish_sweep
-from rdd.tracking import Tracker, tracked
+from rdd.runs.search_space import Domain, read_space, trials_of
+from rdd.runs.sweep import SweepDirectory, finish_sweep
+from rdd.tracking.tracker import Tracker, tracked
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from measure import Figure
 from synthetic import write_features
 from torch import nn
 
-from rdd.cli import override
 from rdd.config import Config
+from rdd.config.parse import override
 from rdd.engine import Learner, train_steps
 from rdd.features import FeatureTable
-from rdd.run_directory import LocalContext, RunDirectory
+from rdd.runs.directory import LocalContext, RunDirectory
 
 BATCH = 2048
 BLOCK_S = 10.0

@@ -12,8 +12,8 @@ import torch
 from measure import Figure, times_as_fast
 from synthetic import write_features
 
-from rdd.cli import override
 from rdd.config import Config
+from rdd.config.parse import override
 from rdd.evaluation.landscape import Surroundings, filter_normalised, losses_at
 from rdd.losses import CvarAucLoss
 from rdd.model import DetectorHead
@@ -23,11 +23,11 @@ from rdd.on_ray.tune import run_sweep
 _HOLD = """
 import sys, torch
 sys.path.insert(0, {here!r})
-from rdd.cli import override
+from rdd.config.parse import override
 from rdd.config import Config
-from rdd.on_ray.in_place import held_features
+from rdd.on_ray.single_process import held_features
 from rdd.engine import Learner, train_steps
-from rdd.run_directory import LocalContext, RunDirectory
+from rdd.runs.directory import LocalContext, RunDirectory
 torch.set_num_threads(1)
 config = override(Config(), {{"features.path": {features!r}, "model.hidden": 64}})
 table = held_features(config, torch.device("cpu"))

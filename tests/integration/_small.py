@@ -6,8 +6,8 @@ import pyarrow as pa
 import torch
 
 from rdd import storage
-from rdd.cli import override
 from rdd.config import Config
+from rdd.config.parse import override
 from rdd.schema import FEATURES
 
 EPOCHS = 15

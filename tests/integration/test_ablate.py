@@ -8,8 +8,8 @@ import pytest
 import yaml
 from _small import base_config
 
-from rdd.cli import from_dict, override
 from rdd.config import Config
+from rdd.config.parse import from_dict, override
 from rdd.on_ray.ablate import rows_of, run_ablation
 from rdd.on_ray.figures import run_figures
 

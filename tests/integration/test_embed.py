@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rdd.cli import override
 from rdd.config import Config
+from rdd.config.parse import override
 from rdd.features import FeatureTable
 from rdd.on_ray import embed
 from rdd.on_ray.embed import run_embedding

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from _small import base_config
 
-from rdd.cli import override
 from rdd.config import Config, TrackingConfig
-from rdd.mlflow_view import compare_page, training_page
+from rdd.config.parse import override
 from rdd.on_ray.ablate import run_ablation
+from rdd.tracking.pages import compare_page, training_page
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]

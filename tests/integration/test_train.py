@@ -15,12 +15,12 @@ import torch
 from _small import EPOCHS, base_config
 from synthetic import write_features
 
-from rdd.checkpoint import load_state
-from rdd.cli import override
 from rdd.config import Config
+from rdd.config.parse import override
 from rdd.detector import Detector
-from rdd.evaluation.run import run_evaluation
 from rdd.on_ray.train import run_training
+from rdd.runs.checkpoint import load_state
+from rdd.runs.evaluate import run_evaluation
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from _small import base_config
 
-from rdd.cli import from_yaml, override, to_yaml
 from rdd.config import Config
+from rdd.config.parse import from_yaml, override, to_yaml
 from rdd.on_ray.train import run_training
 from rdd.on_ray.tune import run_sweep
 

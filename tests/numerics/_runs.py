@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from rdd.checkpoint import TrainState, load_state
-from rdd.cli import override
 from rdd.config import Config
+from rdd.config.parse import override
 from rdd.engine import fit
 from rdd.features import FeatureTable
-from rdd.run_directory import LocalContext, RunDirectory
+from rdd.runs.checkpoint import TrainState, load_state
+from rdd.runs.directory import LocalContext, RunDirectory
 
 FEATURES, EPOCHS = 12, 3
 

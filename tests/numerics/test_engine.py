@@ -7,11 +7,11 @@ import torch
 from _no_host_sync import NoHostSync
 from _runs import EPOCHS, FEATURES, fit_on, make_config, make_table
 
-from rdd.checkpoint import TrainState, load_state, save_state
 from rdd.config import Config, OptimizerConfig
 from rdd.engine import Learner, NotFiniteError, fit, train_epoch, train_step
 from rdd.features import Batch, rank_slice
-from rdd.run_directory import LocalContext, RunDirectory
+from rdd.runs.checkpoint import TrainState, load_state, save_state
+from rdd.runs.directory import LocalContext, RunDirectory
 from rdd.schedule import learning_rate
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rdd.cli import from_dict, from_yaml, leaves, override, parse_config, to_yaml
 from rdd.config import Config
+from rdd.config.parse import from_dict, from_yaml, leaves, override, parse_config, to_yaml
 
 NAN = float("nan")
 

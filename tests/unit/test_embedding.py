@@ -7,7 +7,7 @@ from PIL import Image
 
 from rdd.clip import ClipEncoder, Preprocessor
 from rdd.config import ClipConfig
-from rdd.embedding import RecordDecoder, RecordEncoder
+from rdd.embedding.steps import RecordDecoder, RecordEncoder
 from rdd.schema import DECODED, FEATURES, RAW
 
 

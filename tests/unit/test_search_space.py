@@ -1,8 +1,8 @@
 import pytest
 
-from rdd.cli import override
 from rdd.config import Config
-from rdd.search_space import read_space, trials_of
+from rdd.config.parse import override
+from rdd.runs.search_space import read_space, trials_of
 
 
 def with_space(space: dict, **options) -> Config:

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from rdd.config import TrackingConfig
-from rdd.mlflow_view import training_page
-from rdd.tracking import MlflowTracker, NullTracker, tracked
+from rdd.tracking.pages import training_page
+from rdd.tracking.tracker import MlflowTracker, NullTracker, tracked
 
 
 class Client:

@@ -9,8 +9,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load
 
-from rdd import weights
 from rdd.config import WeightsConfig
+from rdd.embedding import weights
 
 
 def quantised_graph(visual: torch.nn.Module, rng: np.random.Generator) -> tuple[bytes, dict[str, np.ndarray]]:

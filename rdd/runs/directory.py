@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from rdd import storage
-from rdd.checkpoint import TrainState, load_state, save_state
-from rdd.loader import CPU
+from rdd.runs.checkpoint import TrainState, load_state, save_state
+from rdd.features.batches import CPU
 
 logger = logging.getLogger(__name__)
 

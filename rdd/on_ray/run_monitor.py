@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdd.on_ray.session import resources_held
-from rdd.run_directory import RunDirectory
-from rdd.tracking import Tracker
+from rdd.runs.directory import RunDirectory
+from rdd.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

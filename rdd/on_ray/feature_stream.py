@@ -15,9 +15,9 @@ import ray
 import torch
 from torch import Tensor
 
-from rdd.feature_store import FileIndex, feature_files, read_columns, read_index
 from rdd.features import Batch, FeatureTable, TextMode, deal_batches, hash_pair, index_images, read_manifest
-from rdd.loader import CPU
+from rdd.features.batches import CPU
+from rdd.features.files import FileIndex, feature_files, read_columns, read_index
 from rdd.schema import FEATURE_DTYPE
 
 _TASKS = 2  # windows on their way: one is read while another is trained on

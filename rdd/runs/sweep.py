@@ -6,10 +6,10 @@ from typing import Any
 import pyarrow as pa
 
 from rdd import storage
-from rdd.cli import leaf_of, override, to_yaml
+from rdd.config.parse import leaf_of, override, to_yaml
 from rdd.config import Config
 from rdd.evaluation.sweep_figures import Point, write_sweep_figures
-from rdd.run_directory import RunDirectory
+from rdd.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)

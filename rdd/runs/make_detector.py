@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from rdd import storage
-from rdd.checkpoint import TrainState
+from rdd.runs.checkpoint import TrainState
 from rdd.config import Config
 from rdd.detector import Detector
 from rdd.engine import build_head, predict
@@ -19,7 +19,7 @@ from rdd.evaluation.report import Scored, evaluate
 from rdd.features import FeatureTable, TextMode
 from rdd.metrics import threshold_at
 from rdd.provenance import provenance
-from rdd.run_directory import RunDirectory
+from rdd.runs.directory import RunDirectory
 
 
 def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> dict[str, Any]:

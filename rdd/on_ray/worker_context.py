@@ -8,8 +8,8 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from rdd.checkpoint import TrainState
-from rdd.run_directory import SAY_S, RunDirectory
+from rdd.runs.checkpoint import TrainState
+from rdd.runs.directory import SAY_S, RunDirectory
 
 
 class RayContext:

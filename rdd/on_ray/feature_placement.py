@@ -11,10 +11,10 @@ import torch.distributed as dist
 
 from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.feature_store import map_of
 from rdd.features import FeatureTable, read_manifest
-from rdd.loader import CPU
-from rdd.on_ray.stream import StreamedTable
+from rdd.features.batches import CPU
+from rdd.features.files import map_of
+from rdd.on_ray.feature_stream import StreamedTable
 
 logger = logging.getLogger(__name__)
 

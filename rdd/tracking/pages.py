@@ -9,7 +9,7 @@ import json
 from urllib.parse import quote, urlencode
 
 from rdd.config import TrackingConfig
-from rdd.tracking import TRAINING, tracking_uri
+from rdd.tracking.tracker import TRAINING, tracking_uri
 
 _METRICS = ("val/auroc", "test/auroc", "train/loss_cvar", "train/loss_auc")
 _PARAMS = ("row", "train.seed", "loss.alpha", "loss.gamma", "loss.p", "sam.rho")

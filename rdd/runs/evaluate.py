@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from rdd import storage
-from rdd.cli import leaf_of, leaves
+from rdd.config.parse import leaf_of, leaves
 from rdd.config import Config
 from rdd.detector import Detector
 from rdd.evaluation.report import evaluate
 from rdd.features import FeatureTable
-from rdd.finish import score_part, write_figures
-from rdd.run_directory import RunDirectory
-from rdd.tracking import tracked
+from rdd.runs.make_detector import score_part, write_figures
+from rdd.runs.directory import RunDirectory
+from rdd.tracking.tracker import tracked
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rdd.cli import leaf_of, override
+from rdd.config.parse import leaf_of, override
 from rdd.config import Config
 
 Kind = Literal["uniform", "loguniform", "choice", "grid"]

@@ -7,12 +7,12 @@ from functools import lru_cache
 import torch
 
 from rdd import storage
-from rdd.checkpoint import TrainState
 from rdd.config import Config, FeaturesConfig
 from rdd.engine import fit
 from rdd.features import FeatureTable
-from rdd.on_ray.hold import hold_features
-from rdd.run_directory import LocalContext, RunDirectory
+from rdd.on_ray.feature_placement import hold_features
+from rdd.runs.checkpoint import TrainState
+from rdd.runs.directory import LocalContext, RunDirectory
 
 
 def fit_in_place(

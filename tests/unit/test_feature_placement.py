@@ -8,7 +8,7 @@ import torch
 
 from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.on_ray import hold
+from rdd.on_ray import feature_placement
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 MIB = 2**20
@@ -46,11 +46,11 @@ def test_the_place_is_the_nearest_that_has_room(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_mib * MIB, 2 * gpu_mib * MIB))
-    monkeypatch.setattr(hold.os, "sysconf", lambda name: MIB if name == "SC_PAGE_SIZE" else memory_mib)
-    monkeypatch.setattr(hold.shutil, "disk_usage", lambda path: usage(0, 0, disk_mib * MIB))
-    assert hold.place_of(FeaturesConfig(path=features, held=held), device) == expected
+    monkeypatch.setattr(feature_placement.os, "sysconf", lambda name: MIB if name == "SC_PAGE_SIZE" else memory_mib)
+    monkeypatch.setattr(feature_placement.shutil, "disk_usage", lambda path: usage(0, 0, disk_mib * MIB))
+    assert feature_placement.place_of(FeaturesConfig(path=features, held=held), device) == expected
 
 
 def test_what_is_no_embedding_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no finished embedding"):
-        hold.place_of(FeaturesConfig(path=str(tmp_path)))
+        feature_placement.place_of(FeaturesConfig(path=str(tmp_path)))

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.feature_store import Columns, FileIndex, feature_files, identity_of, read_columns, read_shared_columns
+from rdd.features.batches import CPU, gather_batches, to_device
+from rdd.features.files import Columns, FileIndex, feature_files, identity_of, read_columns, read_shared_columns
 from rdd.hashing import hash_strings, sha256_bytes
-from rdd.loader import CPU, gather_batches, to_device
 from rdd.schema import REAL, label_of
 
 Part = Literal["train", "validation", "test"]

@@ -1,0 +1,1 @@
+"""Directories that stages write: training runs and their checkpoints, detectors, evaluations, sweeps."""

@@ -1,0 +1,1 @@
+"""MLflow: what is logged, and the pages that it is read on."""
