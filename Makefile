@@ -15,10 +15,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-lint: $(READY) ## ruff, format and mypy
+lint: $(READY) ## ruff, format, mypy, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: $(READY) ## everything fast, and the integration tests
 	$(BIN)/python -m pytest -m 'not slow and not gpu'

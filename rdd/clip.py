@@ -12,7 +12,6 @@ import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,19 +19,23 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms import Normalize, ToTensor
 
+from rdd.clip_weights import (
+    RANDOM,
+    activation_of_tag,
+    check_activation,
+    image_only,
+    known_activations,
+    tensor_names,
+    weights_path,
+)
 from rdd.config import ClipConfig
-from rdd.embedding.weights import TOWER_SHA256, hub_file
 from rdd.hashing import sha256_bytes, sha256_file
 
 logger = logging.getLogger(__name__)
-
-RANDOM = "random"
-"""``pretrained`` of a seeded encoder without training, for tests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +120,14 @@ class ClipEncoder:
         quick_gelu = bool(config.get("quick_gelu", False))
         path, digest = None, ""
         if pretrained != RANDOM:
-            of_tag = _activation_of_tag(model, pretrained)
+            of_tag = activation_of_tag(model, pretrained)
             if of_tag is not None:  # before a download of gigabytes
-                _check_activation(model, quick_gelu, pretrained, of_tag)
+                check_activation(model, quick_gelu, pretrained, of_tag)
             path = weights_path(model, pretrained)
             digest = sha256_file(path)
             if of_tag is None:
-                known = _known_activations()
-                _check_activation(model, quick_gelu, pretrained, known.get(digest, known.get(digest[:8])))
+                known = known_activations()
+                check_activation(model, quick_gelu, pretrained, known.get(digest, known.get(digest[:8])))
         network, has_text = _build(model, path, precision, seed)
         self._visual = network.visual.to(device).eval()
         self._network = network.to(device).eval() if has_text else None
@@ -212,41 +215,6 @@ class ClipEncoder:
         return features.cpu()
 
 
-def located(pretrained: str) -> str:
-    """The name of weights as a worker in another directory understands it: files by their absolute path."""
-    path = os.path.expanduser(pretrained)
-    return os.path.abspath(path) if os.path.isfile(path) else pretrained
-
-
-def weights_path(model: str, pretrained: str) -> str:
-    """Local file of the weights that a tag or a path names.
-
-    Raises:
-        ValueError: there is no such file, or no such tag.
-        RuntimeError: the tag's weights are not here and no hub is in reach.
-    """
-    pretrained = os.path.expanduser(pretrained)
-    looks_like_file = os.sep in pretrained or os.path.splitext(pretrained)[1] in (".safetensors", ".pt", ".bin", ".pth")
-    if os.path.isfile(pretrained):
-        return os.path.abspath(pretrained)
-    if looks_like_file:
-        raise ValueError(f"clip.pretrained names no file: {pretrained}; jobs/weights.py writes one, or give a tag")
-    return hub_file(model, pretrained)
-
-
-def check_tower_for_text(config: ClipConfig) -> None:
-    """Refuse weights that hold an image tower alone, before any work starts.
-
-    Raises:
-        ValueError: prompts are asked for and the file has no text tower.
-    """
-    if config.pretrained == RANDOM:
-        return
-    path = weights_path(config.model, config.pretrained)
-    if path.endswith(".safetensors") and _image_only(_tensor_names(path)):
-        raise ValueError(f"{config.pretrained} holds an image tower alone, so embed.text must be false")
-
-
 def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any, bool]:
     """The network with its weights, and whether they reach its text tower."""
     with torch.random.fork_rng(devices=[]):
@@ -262,7 +230,7 @@ def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any
         if not path.endswith(".safetensors"):
             open_clip.load_checkpoint(network, path, weights_only=True)
             return network, True
-        if not _image_only(_tensor_names(path)):
+        if not image_only(tensor_names(path)):
             open_clip.load_checkpoint(network, path)
             return network, True
         state = load_file(path)
@@ -270,18 +238,6 @@ def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any
     except (RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} does not hold weights of {model}: {' '.join(str(error).split())[:200]}") from error
     return network, False
-
-
-def _tensor_names(path: str) -> list[str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-
-
-def _image_only(names: Sequence[str]) -> bool:
-    return all(name.startswith("visual.") for name in names)
 
 
 def _model_config(model: str) -> dict[str, Any]:
@@ -297,41 +253,6 @@ def _model_config(model: str) -> dict[str, Any]:
         close = difflib.get_close_matches(model, open_clip.list_models(), n=5, cutoff=0.3)
         raise ValueError(f"clip.model must be one of open_clip's models, such as {', '.join(close)}; got {model!r}")
     return config
-
-
-def _check_activation(model: str, quick_gelu: bool, pretrained: str, trained_with: bool | None) -> None:
-    """Refuse weights in a model with another activation, where it is known; print it where it is not."""
-    name = {True: "QuickGELU", False: "GELU"}
-    if trained_with is None:
-        logger.info("%s is unknown to rdd; %s runs it with %s", pretrained, model, name[quick_gelu])
-    elif trained_with != quick_gelu:
-        other = model.removesuffix("-quickgelu") if quick_gelu else f"{model}-quickgelu"
-        raise ValueError(
-            f"clip.model {model} runs with {name[quick_gelu]} but the weights {pretrained} were trained with "
-            f"{name[trained_with]}, so its features would be quietly wrong; use {other}"
-        )
-
-
-def _activation_of_tag(model: str, tag: str) -> bool | None:
-    """True where a tag's weights want QuickGELU; None where open_clip does not say."""
-    pretrained = open_clip.get_pretrained_cfg(model, tag)
-    return True if pretrained.get("quick_gelu", False) else None
-
-
-@cache
-def _known_activations() -> dict[str, bool]:
-    """Whether weights want QuickGELU, by their SHA-256 (or its first 8 digits, where open_clip pins no more)."""
-    known = {TOWER_SHA256: True}
-    for model, tag in open_clip.list_pretrained():
-        config = open_clip.get_pretrained_cfg(model, tag)
-        parts = config.get("url", "").split("/")
-        if "openaipublic" in config.get("url", ""):
-            known[parts[-2]] = bool(config.get("quick_gelu", False))
-        elif "mlfoundations" in config.get("url", ""):
-            digest = os.path.splitext(parts[-1])[0].split("-")[-1]
-            if len(digest) == 8:
-                known[digest] = bool(config.get("quick_gelu", False))
-    return known
 
 
 def _hash_tensors(network: torch.nn.Module) -> str:

@@ -7,8 +7,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rdd.autograd import first_order_only
-
 
 def gather_own_gradient(values: Tensor, group: dist.ProcessGroup, sizes: Sequence[int] | None = None) -> Tensor:
     """All ranks' values, end to end by rank; the gradient is the own slice, without communication.
@@ -56,3 +54,16 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         first_order_only("gather_own_gradient")
         return grads[0][ctx.own], None, None
+
+
+def first_order_only(what: str) -> None:
+    """Refuse to be differentiated twice: for a backward pass that gives its gradient in closed form, outside of any graph.
+
+    Torch's ``once_differentiable`` lets it pass where the incoming gradient is a constant, and the second derivative would be
+    silently wrong.
+
+    Raises:
+        RuntimeError: the backward pass is being recorded.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(f"{what} can not be differentiated twice; take differences of gradients for second derivatives")

@@ -7,8 +7,8 @@ normalises over it, gradients are summed, and every rank takes the same step.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -20,7 +20,6 @@ from rdd.features import Batch, FeatureTable, TextMode, hash_pair, rank_slice
 from rdd.losses import CvarAucLoss
 from rdd.metrics import auroc, equal_error_rate, misranked_pairs
 from rdd.model import DetectorHead, Masks
-from rdd.runs.checkpoint import TrainState
 from rdd.sam import SAM
 from rdd.schedule import learning_rate
 
@@ -30,6 +29,24 @@ _PREDICT_BATCH = 8192
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 """Of weights and features; bf16 is for products under autocast."""
+
+
+@dataclass
+class TrainState:
+    """Where a run stands after ``epoch`` epochs."""
+
+    epoch: int
+    """Epochs done."""
+    model: dict[str, torch.Tensor]
+    """Weights and BatchNorm statistics."""
+    optimizer: dict[str, Any]
+    """SAM's state, the base optimizer's moments among it."""
+    best_auroc: float
+    """Largest validation AUC so far."""
+    best_epoch: int
+    """The epoch that had it, counted from 1."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of each epoch."""
 
 
 class RunContext(Protocol):

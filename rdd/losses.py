@@ -13,8 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
-from rdd.autograd import first_order_only
-from rdd.collectives import gather_own_gradient
+from rdd.collectives import first_order_only, gather_own_gradient
 
 _LARGEST_SORTED = 16  # time goes by p^2 and memory by p
 _BLOCK = 4096  # pairs are taken 4096 x 4096 at a time: 128 MiB in float64

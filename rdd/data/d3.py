@@ -8,7 +8,7 @@ import pyarrow as pa
 from rdd import storage
 from rdd.data.parquet_rows import check_columns, read_column, read_rows, read_schema
 from rdd.data.real_images import RealImages
-from rdd.data.source import make_index, mark_bad_ids, rejection, split_rejected
+from rdd.data.records import make_index, mark_bad_ids, rejection, split_rejected
 from rdd.progress import logged
 from rdd.schema import D3, NUM_GENERATED, RAW, REAL, STATUS_OK
 
@@ -120,4 +120,3 @@ def _record(place: dict, record: dict, real: tuple[str, bytes | None] | None) ->
         "text_original": record["original_prompt"],
         "text_positive": record["positive_prompt"],
     }
-

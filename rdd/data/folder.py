@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from rdd import storage
 from rdd.data.parquet_rows import read_rows, read_schema
-from rdd.data.source import make_index, rejection, split_rejected
+from rdd.data.records import make_index, rejection, split_rejected
 from rdd.schema import LABEL_GENERATED, LABEL_REAL, RAW, REAL, label_of
 
 logger = logging.getLogger(__name__)
@@ -218,5 +218,3 @@ def _raw(place: Mapping[str, Any], found: Mapping[str, Any]) -> pa.Table:
     texts = {"text_original": place["caption"], "text_positive": place["caption"]}
     row = {**place, **texts, **found}
     return pa.Table.from_pylist([{name: row.get(name) for name in RAW.names}], schema=RAW)
-
-

@@ -1,8 +1,6 @@
 """The directory that an embedding writes: its index, what is committed, the final check, quarantine and manifest."""
 
-import json
 import logging
-import posixpath
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -11,71 +9,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rdd import storage
 from rdd.clip import EncoderIdentity
 from rdd.config import Config
+from rdd.embedding.resume import committed_files, read_table
 from rdd.progress import logged
 from rdd.schema import FEATURE_COLUMNS, FEATURES, QUARANTINE
 
 logger = logging.getLogger(__name__)
 
-WORK = ".work"
-"""Folder of an output with the index and Ray Data's checkpoint, gone when the embedding is finished."""
-
 _READ_THREADS = 16  # of small files on S3: latency, not bandwidth
-
-
-def keep_index(index: pa.Table, encoder: EncoderIdentity, output: str) -> None:
-    """Keep the index and the encoder that an embedding began with; a started-again run must come with the same.
-
-    Raises:
-        RuntimeError: the records or the encoder have changed since.
-    """
-    index_path, encoder_path = (storage.join(output, WORK, name) for name in ("index.parquet", "encoder.json"))
-    described = json.loads(json.dumps(asdict(encoder)))
-    if not storage.exists(encoder_path):
-        storage.write_table(index_path, index)
-        storage.write_json(encoder_path, described)
-    elif not _read_table(index_path).equals(index):
-        raise RuntimeError(f"the records have changed since the embedding began; delete {output} to begin again")
-    elif (before := storage.read_json(encoder_path)) != described:
-        changed = [name for name in before if before[name] != described[name]]
-        what = ", ".join(f"{name} {before[name]!r} then and {described[name]!r} now" for name in changed)
-        raise RuntimeError(f"the encoder has changed since the embedding began ({what}); delete {output} to begin again")
-
-
-def _read_table(path: str, columns: list[str] | None = None) -> pa.Table:
-    fs, inner = storage.filesystem(path)
-    with fs.open_input_file(inner) as file:
-        return pq.ParquetFile(file).read(columns=columns)
-
-
-def _commits(output: str) -> list[str]:
-    """Ray Data's records of files whose second phase is done; each is named as its file begins."""
-    folder = storage.join(output, WORK, "checkpoint")
-    files = storage.list_files(folder, suffix=".parquet") if storage.exists(folder) else []
-    return [file.path for file in files if not file.path.endswith(".pending.parquet")]
-
-
-def committed_keys(output: str) -> pa.Array:
-    """Keys of the records that earlier runs have committed."""
-    keys = [_read_table(path)["key"].combine_chunks() for path in _commits(output)]
-    return pa.concat_arrays(keys) if keys else pa.array([], pa.string())
-
-
-def _committed_files(output: str) -> list[str]:
-    """Data files of commits; what a dying worker of a killed run wrote without one is deleted."""
-    names = {posixpath.basename(path).removesuffix(".parquet") for path in _commits(output)}
-    kept = []
-    for file in storage.list_files(storage.join(output, "data"), suffix=".parquet"):
-        if posixpath.basename(file.path).rsplit("-", 1)[0] in names:
-            kept.append(file.path)
-        else:
-            logger.info("deleting %s, which was never committed", file.path)
-            storage.delete_file(file.path)
-    return kept
 
 
 def parquet_options(encoder: EncoderIdentity) -> dict[str, Any]:
@@ -92,9 +36,9 @@ def parquet_options(encoder: EncoderIdentity) -> dict[str, Any]:
 def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentity) -> dict[str, Any]:
     """Check that every record is there once, derive the quarantine, and describe the whole."""
     columns = ["key", "record_id", "source", "row", "generators", "prompts_cut", "stage", "reason", "detail"]
-    files = _committed_files(output)
+    files = committed_files(output)
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        tables = pool.map(lambda path: _read_table(path, columns), files)
+        tables = pool.map(lambda path: read_table(path, columns), files)
         table = pa.concat_tables(logged(tables, total=len(files), what="files of features checked"))
     if sorted(table["key"].to_pylist()) != sorted(index["key"].to_pylist()):
         raise RuntimeError(

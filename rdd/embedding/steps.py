@@ -14,7 +14,7 @@ import torch
 from rdd.clip import ClipEncoder, Preprocessor
 from rdd.config import ClipConfig
 from rdd.data.decode import Picture, RejectedError, decode_image
-from rdd.data.source import rejection
+from rdd.data.records import rejection
 from rdd.schema import DECODED, FEATURE_DTYPE, FEATURES
 
 Progress = Callable[[str, int], None]

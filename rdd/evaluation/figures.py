@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rdd.evaluation.report import Scored
+from rdd.evaluation.scores import Scored
 
 _DASHES = ["-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 5))]
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from rdd.evaluation.bootstrap import WeightedAuc, interval
-from rdd.evaluation.report import Scored
+from rdd.evaluation.scores import Scored
 from rdd.metrics import auroc
 
 

@@ -1,27 +1,13 @@
 """Metrics of a set of logits: overall, by generator, at a stored threshold, with intervals."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import average_precision_score
 
 from rdd.evaluation.bootstrap import WeightedAuc, bound_without_errors, interval, resampled_counts
+from rdd.evaluation.scores import Scored
 from rdd.metrics import auroc, equal_error_rate, misranked_pairs, rate_above, true_positive_rate
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Logits of images and what is known of each."""
-
-    logits: np.ndarray
-    """``(N,)`` float64."""
-    labels: np.ndarray
-    """``(N,)``: 0 real, 1 generated."""
-    generators: np.ndarray
-    """``(N,)`` names; ``real`` for real images."""
-    records: np.ndarray
-    """``(N,)`` integers: images of one record share theirs."""
 
 
 def evaluate(scored: Scored, *, threshold: float, resamples: int, seed: int) -> dict[str, Any]:

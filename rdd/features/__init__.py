@@ -1,18 +1,9 @@
 """Features to train on: a table indexed by image, its splits and text modes, and the sequence of global batches."""
 
-from rdd.features.table import (
-    Batch,
-    FeatureTable,
-    Part,
-    TextMode,
-    deal_batches,
-    global_batches,
-    hash_pair,
-    index_images,
-    rank_slice,
-    read_manifest,
-    split_records,
-)
+from rdd.features.batches import deal_batches, global_batches, hash_pair, rank_slice
+from rdd.features.splits import Part, split_records
+from rdd.features.table import Batch, FeatureTable
+from rdd.features.text_modes import TextMode
 
 __all__ = [
     "Batch",
@@ -22,8 +13,6 @@ __all__ = [
     "deal_batches",
     "global_batches",
     "hash_pair",
-    "index_images",
     "rank_slice",
-    "read_manifest",
     "split_records",
 ]

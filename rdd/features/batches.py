@@ -1,73 +1,52 @@
-"""Rows of a float16 matrix as batches on a device, as fast as memory allows."""
+"""The sequence of global batches of an epoch, the same for any number of workers, and a rank's share of a batch."""
 
-from collections.abc import Iterable, Iterator
-
+import numpy as np
 import torch
 from torch import Tensor
 
-CPU = torch.device("cpu")
-
-_IN_FLIGHT = 2  # copies to a GPU: one is filled while the other travels
+from rdd.hashing import hash_strings
 
 
-def gather_batches(rows: Tensor, numbers: Iterable[Tensor], *, device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Gather rows, end to end for each image, one batch after the other.
-
-    The rows are gathered in float16, half of what is handed out, and widened where they are needed: on the CPU into one buffer
-    that every batch uses again (a new one costs more page faults than arithmetic), on a GPU after the copy to it.
+def global_batches(images: Tensor, *, seed: int, epoch: int, batch_size: int, labels: Tensor | None = None) -> list[Tensor]:
+    """The batches of an epoch: a function of seed, epoch and batch size alone, not of the number of workers.
 
     Args:
-        rows: ``(M, D)`` float16, on the CPU or on ``device``.
-        numbers: of each batch, ``(N, k)`` int64: the rows of each image.
-        device: where the batches go.
-        dtype: of the batches.
+        images: ``(n,)`` images of the training part.
+        seed: of the run.
+        epoch: counted from 0.
+        batch_size: images in a global batch, at most.
+        labels: ``(n,)``; given them, each class is dealt to the batches evenly, to within one image.
 
-    Yields:
-        ``(N, k D)``, until the next one is asked for: it overwrites this one.
+    Returns:
+        ceil(n / batch_size) tensors that hold every image once and differ by at most one in length.
     """
-    if rows.device.type != "cpu" and device.type == "cpu":
-        for batch in gather_batches(rows, numbers, device=rows.device, dtype=dtype):
-            yield batch.cpu()
-        return
-    if rows.device.type == "cpu" and device.type != "cpu":
-        yield from _through_pinned_memory(rows, numbers, device, dtype)
-        return
-    gathered, widened = rows.new_empty(0, rows.shape[1]), torch.empty(0, dtype=dtype, device=rows.device)
-    for of_batch in numbers:
-        count, values = of_batch.numel(), of_batch.numel() * rows.shape[1]
-        if count > len(gathered):
-            gathered, widened = rows.new_empty(count, rows.shape[1]), widened.new_empty(values)
-        half = torch.index_select(rows, 0, of_batch.flatten(), out=gathered[:count])
-        yield widened[:values].view(len(of_batch), -1).copy_(half.view(len(of_batch), -1))
+    generator = torch.Generator().manual_seed(hash_pair(seed, epoch))
+    return deal_batches(images, -(-len(images) // batch_size), generator, labels)
 
 
-def _through_pinned_memory(
-    rows: Tensor, numbers: Iterable[Tensor], device: torch.device, dtype: torch.dtype
-) -> Iterator[Tensor]:
-    """The copy of a batch runs on a stream of its own, beside the step on the one before.
+def deal_batches(images: Tensor, number: int, generator: torch.Generator, labels: Tensor | None = None) -> list[Tensor]:
+    """A number of random batches that hold every image once and differ by at most one in length.
 
-    The host waits only for a copy two batches back.
+    Args:
+        images: ``(n,)``.
+        number: of batches, at most n.
+        generator: moved on.
+        labels: ``(n,)``; given them, each class is dealt evenly, to within one image.
     """
-    copying = torch.cuda.Stream(device)
-    buffers = [torch.empty(0, dtype=rows.dtype, pin_memory=True) for _ in range(_IN_FLIGHT)]
-    copied = [torch.cuda.Event() for _ in range(_IN_FLIGHT)]
-    for turn, of_batch in enumerate(numbers):
-        slot, count, values = turn % _IN_FLIGHT, of_batch.numel(), of_batch.numel() * rows.shape[1]
-        copied[slot].synchronize()
-        if values > len(buffers[slot]):
-            buffers[slot] = torch.empty(values, dtype=rows.dtype, pin_memory=True)
-        half = torch.index_select(rows, 0, of_batch.flatten(), out=buffers[slot][:values].view(count, -1))
-        with torch.cuda.stream(copying):
-            on_device = half.view(len(of_batch), -1).to(device, non_blocking=True)
-            copied[slot].record(copying)
-        computing = torch.cuda.current_stream(device)
-        computing.wait_stream(copying)
-        on_device.record_stream(computing)  # its memory is the copying stream's, and must outlive the step
-        yield on_device.to(dtype)
+    shuffled = torch.randperm(len(images), generator=generator)
+    if labels is None:
+        return list(images[shuffled].tensor_split(number))
+    dealt = shuffled[torch.argsort(labels[shuffled], stable=True)]  # one class after the other, dealt out like cards
+    batches = [images[dealt[first::number]] for first in range(number)]
+    # within a batch the classes are mixed again, since ranks take consecutive slices
+    return [batch[torch.randperm(len(batch), generator=generator)] for batch in batches]
 
 
-def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """A small tensor on a device; on its way to a GPU through pinned memory, so that the host does not wait."""
-    if device.type == "cpu":
-        return values
-    return values.pin_memory().to(device, non_blocking=True)
+def rank_slice(batch: Tensor, *, rank: int, world_size: int) -> Tensor:
+    """A rank's share of a global batch: consecutive, and as equal as can be."""
+    return batch.tensor_split(world_size)[rank]
+
+
+def hash_pair(seed: int, number: int) -> int:
+    """One 63-bit seed out of two numbers, so that neighbouring seeds and epochs have nothing in common."""
+    return int(hash_strings([str(number)], seed=seed)[0] >> np.uint64(1))

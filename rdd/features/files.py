@@ -1,12 +1,9 @@
 """Feature Parquet to arrays: into this process's memory, or into one memory map per node that its processes share."""
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 _READ_THREADS = min(8, 2 * (os.cpu_count() or 1))
 _ROWS_AT_A_TIME = 128  # 1 MB of five images: it is copied on while it is still in the cache
-_MAP = "rows.npy"
+MAP_FILE = "rows.npy"
+"""File of a node's memory map; another layout needs another name, and so gives features another identity."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +104,12 @@ def _names(manifest: dict[str, Any]) -> list[str]:
 
 
 def _read_ids(path: str) -> pa.Table:
-    table = _read_parquet(path, ["record_id", "generators", "reason"])
+    table = read_parquet(path, ["record_id", "generators", "reason"])
     return table.filter(pc.is_null(table["reason"])).select(["record_id", "generators"])
 
 
-def _read_parquet(path: str, columns: list[str]) -> pa.Table:
+def read_parquet(path: str, columns: list[str]) -> pa.Table:
+    """Some columns of one file."""
     with storage.open_input(path) as file:
         return pq.ParquetFile(file).read(columns=columns, use_threads=False)
 
@@ -136,60 +135,24 @@ def _values(column: pa.BinaryArray) -> np.ndarray:
     return np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(FEATURE_DTYPE)
 
 
-def read_shared_columns(path: str, manifest: dict[str, Any], shared: str) -> Columns:
-    """One memory map per node, below ``shared``: whoever comes first writes it, and the others wait for the lock."""
-    folder = map_of(path, manifest, shared)
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
-    with _exclusive(f"{folder}.lock"):
-        if not os.path.exists(folder):
-            _write_map(path, manifest, folder)
-    ids = _read_parquet(os.path.join(folder, "ids.parquet"), ["record_id", "generators"])
-    rows = np.load(os.path.join(folder, _MAP), mmap_mode="r")
-    return Columns(rows, tuple(ids["record_id"].to_pylist()), pa.concat_arrays(ids["generators"].chunks))
-
-
 def identity_of(path: str, manifest: dict[str, Any]) -> str:
     """SHA-256 of the manifest, the names and sizes of the files, and our layout: another embedding has another."""
     files = [(os.path.basename(file.path), file.size) for file in storage.list_files(storage.join(path, "data"))]
-    return sha256_bytes(json.dumps([_MAP, manifest, files]).encode())
+    return sha256_bytes(json.dumps([MAP_FILE, manifest, files]).encode())
 
 
-def map_of(path: str, manifest: dict[str, Any], shared: str) -> str:
-    """Folder of the memory map of some features, whether it is there or not."""
-    return os.path.join(shared, identity_of(path, manifest))
+def read_manifest(path: str) -> tuple[dict[str, Any], str]:
+    """The manifest of a feature directory and its SHA-256.
 
-
-def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:
-    """The columns as files of numpy, complete or not there."""
-    beside = f"{folder}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    os.makedirs(beside)
-    logger.info("writing the memory map of %s to %s", path, folder)
-
-    def allocate(shape: tuple[int, int]) -> np.ndarray:
-        place = os.path.join(beside, _MAP)
-        rows = np.lib.format.open_memmap(place, mode="w+", dtype=FEATURE_DTYPE, shape=shape)
-        with open(place, "r+b") as file:  # a sparse file on a full disk would end the process without a word
-            try:
-                os.posix_fallocate(file.fileno(), 0, os.path.getsize(place))
-            except OSError as error:
-                size = os.path.getsize(place) / 2**30
-                raise RuntimeError(
-                    f"no room for a memory map of {size:.3g} GiB in {os.path.dirname(folder)} ({error.strerror}); "
-                    "set RDD_MAP_DIR to a larger disk, or features.held to stream"
-                ) from error
-        return rows
-
-    columns = read_columns(feature_files(path), manifest, allocate)
-    pq.write_table(
-        pa.table({"record_id": list(columns.record_ids), "generators": columns.generators}),
-        os.path.join(beside, "ids.parquet"),
-    )
-    os.replace(beside, folder)
-
-
-@contextlib.contextmanager
-def _exclusive(path: str) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    Raises:
+        ValueError: there is no finished embedding at ``path``.
+        RuntimeError: the manifest is torn.
+    """
+    place = storage.join(path, "manifest.json")
+    if not storage.exists(place):
+        raise ValueError(f"{path} holds no manifest.json, so no finished embedding; run jobs/embed.py to its end")
+    data = storage.read_bytes(place)
+    try:
+        return json.loads(data), sha256_bytes(data)
+    except json.JSONDecodeError as error:
+        raise RuntimeError(f"{place} is not what jobs/embed.py wrote ({error}); embed again") from error

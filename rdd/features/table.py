@@ -5,11 +5,10 @@ matrix, in memory or in a memory map that the processes of a node share, and a b
 or copied per split.
 """
 
-import json
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +16,14 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.features.batches import CPU, gather_batches, to_device
-from rdd.features.files import Columns, FileIndex, feature_files, identity_of, read_columns, read_shared_columns
-from rdd.hashing import hash_strings, sha256_bytes
+from rdd.features.batches import global_batches
+from rdd.features.files import Columns, FileIndex, feature_files, identity_of, read_columns, read_manifest
+from rdd.features.gather import CPU, gather_batches, to_device
+from rdd.features.node_map import read_shared_columns
+from rdd.features.splits import Part, split_records
+from rdd.features.text_modes import TextMode
 from rdd.schema import REAL, label_of
-
-Part = Literal["train", "validation", "test"]
-TextMode = Literal["shared", "official", "none"]
 
 
 @dataclass(frozen=True)
@@ -200,85 +198,6 @@ class FeatureTable:
     def to(self, device: torch.device) -> "FeatureTable":
         """The same table with its features in a device's memory."""
         return replace(self, rows=self.rows.to(device))
-
-
-def split_records(record_ids: tuple[str, ...], config: FeaturesConfig) -> np.ndarray:
-    """Part of each record, by a seeded hash of its id: the same whatever other records there are.
-
-    Returns:
-        ``(R,)`` str: train, validation or test. By folds, validation takes its share of what is not the fold.
-    """
-    uniform = hash_strings(record_ids, seed=config.split_seed) / 2.0**64
-    if config.split == "shares":
-        test = uniform < config.test_share
-        validation = ~test & (uniform < config.test_share + config.validation_share)
-    else:
-        place = uniform * config.num_folds
-        test = np.floor(place).astype(int) == config.fold
-        validation = ~test & (place % 1 < config.validation_share)
-    return np.where(test, "test", np.where(validation, "validation", "train"))
-
-
-def global_batches(images: Tensor, *, seed: int, epoch: int, batch_size: int, labels: Tensor | None = None) -> list[Tensor]:
-    """The batches of an epoch: a function of seed, epoch and batch size alone, not of the number of workers.
-
-    Args:
-        images: ``(n,)`` images of the training part.
-        seed: of the run.
-        epoch: counted from 0.
-        batch_size: images in a global batch, at most.
-        labels: ``(n,)``; given them, each class is dealt to the batches evenly, to within one image.
-
-    Returns:
-        ceil(n / batch_size) tensors that hold every image once and differ by at most one in length.
-    """
-    generator = torch.Generator().manual_seed(hash_pair(seed, epoch))
-    return deal_batches(images, -(-len(images) // batch_size), generator, labels)
-
-
-def deal_batches(images: Tensor, number: int, generator: torch.Generator, labels: Tensor | None = None) -> list[Tensor]:
-    """A number of random batches that hold every image once and differ by at most one in length.
-
-    Args:
-        images: ``(n,)``.
-        number: of batches, at most n.
-        generator: moved on.
-        labels: ``(n,)``; given them, each class is dealt evenly, to within one image.
-    """
-    shuffled = torch.randperm(len(images), generator=generator)
-    if labels is None:
-        return list(images[shuffled].tensor_split(number))
-    dealt = shuffled[torch.argsort(labels[shuffled], stable=True)]  # one class after the other, dealt out like cards
-    batches = [images[dealt[first::number]] for first in range(number)]
-    # within a batch the classes are mixed again, since ranks take consecutive slices
-    return [batch[torch.randperm(len(batch), generator=generator)] for batch in batches]
-
-
-def rank_slice(batch: Tensor, *, rank: int, world_size: int) -> Tensor:
-    """A rank's share of a global batch: consecutive, and as equal as can be."""
-    return batch.tensor_split(world_size)[rank]
-
-
-def hash_pair(seed: int, number: int) -> int:
-    """One 63-bit seed out of two numbers, so that neighbouring seeds and epochs have nothing in common."""
-    return int(hash_strings([str(number)], seed=seed)[0] >> np.uint64(1))
-
-
-def read_manifest(path: str) -> tuple[dict[str, Any], str]:
-    """The manifest of a feature directory and its SHA-256.
-
-    Raises:
-        ValueError: there is no finished embedding at ``path``.
-        RuntimeError: the manifest is torn.
-    """
-    place = storage.join(path, "manifest.json")
-    if not storage.exists(place):
-        raise ValueError(f"{path} holds no manifest.json, so no finished embedding; run jobs/embed.py to its end")
-    data = storage.read_bytes(place)
-    try:
-        return json.loads(data), sha256_bytes(data)
-    except json.JSONDecodeError as error:
-        raise RuntimeError(f"{place} is not what jobs/embed.py wrote ({error}); embed again") from error
 
 
 def index_images(path: str, found: Columns | FileIndex, manifest: dict[str, Any], digest: str) -> dict[str, Any]:

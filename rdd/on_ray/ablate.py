@@ -12,8 +12,9 @@ import ray
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import leaf_of, leaves, override
-from rdd.evaluation.ablation import Row, ablation_rows, as_csv, as_markdown, as_png, auc_bars
-from rdd.evaluation.report import Scored
+from rdd.evaluation.ablation_figures import as_png, auc_bars
+from rdd.evaluation.ablation_table import Row, ablation_rows, as_csv, as_markdown
+from rdd.evaluation.scores import Scored, read_logits
 from rdd.on_ray.background import POLL_S, root_cause
 from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.run_monitor import Follower
@@ -22,7 +23,7 @@ from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
 from rdd.on_ray.train import NEUTRAL as TRAIN_NEUTRAL
 from rdd.on_ray.train import SECTIONS, features_tag, headline
 from rdd.runs.directory import RunDirectory
-from rdd.runs.make_detector import finish_run, read_logits
+from rdd.runs.make_detector import finish_run
 from rdd.tracking.tracker import Tracker, tracked
 
 logger = logging.getLogger(__name__)

@@ -22,12 +22,16 @@ from ray.data.checkpoint import CheckpointConfig
 from ray.data.checkpoint.checkpoint_filter import IdColumnCheckpointManager
 
 from rdd import storage
-from rdd.clip import ClipEncoder, EncoderIdentity, Preprocessor, check_tower_for_text, located
+from rdd.clip import ClipEncoder, EncoderIdentity, Preprocessor
+from rdd.clip_weights import check_tower_for_text, located
 from rdd.config import ClipConfig, Config
-from rdd.data.source import Source, open_source
-from rdd.embedding.output import WORK, committed_keys, finish, keep_index, parquet_options, summarize
+from rdd.data.open import open_source
+from rdd.data.records import Source
+from rdd.embedding.output import finish, parquet_options, summarize
+from rdd.embedding.resume import WORK, committed_keys, keep_index
 from rdd.embedding.steps import Progress, RecordDecoder, RecordEncoder
-from rdd.on_ray.background import Report, root_cause, run_watched, start_ledger
+from rdd.on_ray.background import root_cause
+from rdd.on_ray.embedding_progress import Report, run_watched, start_ledger
 from rdd.on_ray.session import ray_session
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ import torch.distributed as dist
 
 from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.features import FeatureTable, read_manifest
-from rdd.features.batches import CPU
-from rdd.features.files import map_of
+from rdd.features import FeatureTable
+from rdd.features.files import read_manifest
+from rdd.features.gather import CPU
+from rdd.features.node_map import map_of
 from rdd.on_ray.feature_stream import StreamedTable
 
 logger = logging.getLogger(__name__)

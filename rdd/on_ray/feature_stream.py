@@ -15,9 +15,10 @@ import ray
 import torch
 from torch import Tensor
 
-from rdd.features import Batch, FeatureTable, TextMode, deal_batches, hash_pair, index_images, read_manifest
-from rdd.features.batches import CPU
-from rdd.features.files import FileIndex, feature_files, read_columns, read_index
+from rdd.features import Batch, FeatureTable, TextMode, deal_batches, hash_pair
+from rdd.features.files import FileIndex, feature_files, read_columns, read_index, read_manifest
+from rdd.features.gather import CPU
+from rdd.features.table import index_images
 from rdd.schema import FEATURE_DTYPE
 
 _TASKS = 2  # windows on their way: one is read while another is trained on

@@ -8,11 +8,11 @@ import torch
 
 from rdd import storage
 from rdd.config import Config, FeaturesConfig
-from rdd.engine import fit
+from rdd.engine import TrainState, fit
 from rdd.features import FeatureTable
 from rdd.on_ray.feature_placement import hold_features
-from rdd.runs.checkpoint import TrainState
-from rdd.runs.directory import LocalContext, RunDirectory
+from rdd.runs.directory import RunDirectory
+from rdd.runs.local_context import LocalContext
 
 
 def fit_in_place(

@@ -22,7 +22,8 @@ from rdd.on_ray.feature_placement import hold_features, place_of
 from rdd.on_ray.session import ray_session, resources_held
 from rdd.on_ray.single_process import with_absolute_paths
 from rdd.on_ray.worker_context import RayContext
-from rdd.runs.directory import LocalContext, RunDirectory
+from rdd.runs.directory import RunDirectory
+from rdd.runs.local_context import LocalContext
 from rdd.runs.make_detector import finish_run
 from rdd.tracking.tracker import Tracker, tracked
 

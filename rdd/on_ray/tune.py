@@ -8,9 +8,6 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import FailureConfig, ResultGrid, RunConfig
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-from ray.tune.search import BasicVariantGenerator
-from ray.tune.search.optuna import OptunaSearch
 
 from rdd import storage
 from rdd.config import Config
@@ -19,6 +16,7 @@ from rdd.engine import NotFiniteError
 from rdd.on_ray.background import Background, root_cause
 from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.run_monitor import Follower
+from rdd.on_ray.search_algorithms import param_space, scheduler, searcher
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
 from rdd.on_ray.train import SECTIONS, features_tag, fit_on_workers
@@ -131,10 +129,10 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
     concurrent = options.max_concurrent or (_room(bundle) if nested else 0)
     return tune.Tuner(
         trainable,
-        param_space=_param_space(config, space),
+        param_space=param_space(config, space),
         tune_config=tune.TuneConfig(
-            search_alg=_searcher(config, concurrent),
-            scheduler=_scheduler(config),
+            search_alg=searcher(config, concurrent),
+            scheduler=scheduler(config),
             metric=_METRIC,
             mode="max",
             num_samples=1 if options.search == "grid" else options.num_trials,
@@ -167,33 +165,6 @@ def _room(bundle: Mapping[str, float]) -> int:
     """Trials that the cluster has room for at a time."""
     total = ray.cluster_resources()
     return max(1, min(int(total.get(name, 0) // amount) for name, amount in bundle.items() if amount > 0))
-
-
-def _param_space(config: Config, space: Mapping[str, Domain]) -> dict[str, Any]:
-    def sampler(domain: Domain) -> Any:
-        if domain.kind == "uniform":
-            return tune.uniform(*domain.values)
-        if domain.kind == "loguniform":
-            return tune.loguniform(*domain.values)
-        if domain.kind == "grid" or config.tune.search == "grid":
-            return tune.grid_search(list(domain.values))
-        return tune.choice(list(domain.values))
-
-    return {path: sampler(domain) for path, domain in space.items()}
-
-
-def _searcher(config: Config, concurrent: int) -> Any:
-    if config.tune.search == "optuna":
-        return OptunaSearch(seed=config.tune.seed)
-    return BasicVariantGenerator(max_concurrent=concurrent, random_state=config.tune.seed)
-
-
-def _scheduler(config: Config) -> Any:
-    options, epochs = config.tune, config.train.epochs
-    if options.scheduler == "none" or options.grace_epochs >= epochs:
-        return FIFOScheduler()
-    grace, factor = options.grace_epochs, options.reduction_factor
-    return ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=grace, reduction_factor=factor)
 
 
 def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> None:

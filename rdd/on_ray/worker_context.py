@@ -8,8 +8,9 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from rdd.runs.checkpoint import TrainState
-from rdd.runs.directory import SAY_S, RunDirectory
+from rdd.engine import TrainState
+from rdd.runs.directory import RunDirectory
+from rdd.runs.local_context import SAY_S
 
 
 class RayContext:

@@ -4,30 +4,12 @@ Random state needs no place in it: batches are a function of (seed, epoch), drop
 """
 
 import io
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict
 
 import torch
 
 from rdd import storage
-
-
-@dataclass
-class TrainState:
-    """Where a run stands after ``epoch`` epochs."""
-
-    epoch: int
-    """Epochs done."""
-    model: dict[str, torch.Tensor]
-    """Weights and BatchNorm statistics."""
-    optimizer: dict[str, Any]
-    """SAM's state, the base optimizer's moments among it."""
-    best_auroc: float
-    """Largest validation AUC so far."""
-    best_epoch: int
-    """The epoch that had it, counted from 1."""
-    history: list[dict[str, float]] = field(default_factory=list)
-    """Metrics of each epoch."""
+from rdd.engine import TrainState
 
 
 def save_state(path: str, state: TrainState) -> None:

@@ -9,14 +9,11 @@ import torch
 import torch.distributed as dist
 
 from rdd import storage
-from rdd.runs.checkpoint import TrainState, load_state, save_state
-from rdd.features.batches import CPU
+from rdd.runs.checkpoint import load_state, save_state
+from rdd.engine import TrainState
+from rdd.features.gather import CPU
 
 logger = logging.getLogger(__name__)
-
-SAY_S = 10.0
-"""Seconds between two words about where an epoch stands."""
-
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -122,54 +119,3 @@ class RunDirectory:
     def progress(self) -> dict[str, int] | None:
         """Where the epoch stands, as last noted."""
         return storage.read_json(self._note("progress")) if storage.exists(self._note("progress")) else None
-
-
-class LocalContext:
-    """A run in this process alone.
-
-    Args:
-        run: its directory.
-        on_epoch: told the metrics of each epoch.
-        device: where the head is.
-        on_progress: told the epoch, the step and their number every few seconds; by default the log.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    group: dist.ProcessGroup | None = None
-
-    def __init__(
-        self,
-        run: RunDirectory,
-        on_epoch: Callable[[Mapping[str, float]], None],
-        *,
-        device: torch.device = CPU,
-        on_progress: Callable[[int, int, int], None] | None = None,
-    ) -> None:
-        self._run = run
-        self._on_epoch = on_epoch
-        self._on_progress = on_progress or _log_progress
-        self._said = time.monotonic()
-        self.device = device
-
-    def load(self) -> TrainState | None:
-        """The last checkpoint, if the run has one."""
-        return self._run.load("last")
-
-    def save(self, state: TrainState, *, best: bool) -> None:
-        """Keep a checkpoint."""
-        self._run.save(state, best=best)
-
-    def progress(self, epoch: int, step: int, steps: int) -> None:
-        """Say where a long epoch stands."""
-        if time.monotonic() - self._said >= SAY_S:
-            self._said = time.monotonic()
-            self._on_progress(epoch, step, steps)
-
-    def report(self, metrics: Mapping[str, float]) -> None:
-        """Pass the metrics of an epoch on."""
-        self._on_epoch(metrics)
-
-
-def _log_progress(epoch: int, step: int, steps: int) -> None:
-    logger.info("epoch %d: step %d of %d", epoch, step, steps)

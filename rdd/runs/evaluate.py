@@ -12,7 +12,8 @@ from rdd.config import Config
 from rdd.detector import Detector
 from rdd.evaluation.report import evaluate
 from rdd.features import FeatureTable
-from rdd.runs.make_detector import score_part, write_figures
+from rdd.evaluation.scores import score_part
+from rdd.runs.make_detector import write_figures
 from rdd.runs.directory import RunDirectory
 from rdd.tracking.tracker import tracked
 

@@ -10,12 +10,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from rdd import storage
-from rdd.runs.checkpoint import TrainState
+from rdd.engine import TrainState
 from rdd.config import Config
 from rdd.detector import Detector
 from rdd.engine import build_head, predict
 from rdd.evaluation.figures import histogram_figure, history_figure, roc_figure
-from rdd.evaluation.report import Scored, evaluate
+from rdd.evaluation.report import evaluate
+from rdd.evaluation.scores import Scored, score_part, write_logits
 from rdd.features import FeatureTable, TextMode
 from rdd.metrics import threshold_at
 from rdd.provenance import provenance
@@ -58,37 +59,6 @@ def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> dict[s
     metrics = {**detector.metrics, "test_without_text": without_text, "history": last.history}
     storage.write_json(run.metrics, metrics)
     return metrics
-
-
-def score_part(detector: Detector, table: FeatureTable, images: torch.Tensor, text_mode: TextMode | None = None) -> Scored:
-    """Logits of some images of a feature set, with the text that the detector takes of it unless another mode is given."""
-    names = np.array(table.generators)
-    return Scored(
-        logits=predict(detector.head, table, images, text_mode or detector.text_mode_for(table)).numpy(),
-        labels=table.labels[images].numpy(),
-        generators=names[table.generator_of[images].numpy()],
-        records=table.record_of[images].numpy(),
-    )
-
-
-def write_logits(path: str, scored: Scored, table: FeatureTable) -> None:
-    """The logit of each image, with its record, generator and label, as Parquet."""
-    columns = {
-        "record_id": [table.record_ids[record] for record in scored.records],
-        "generator": scored.generators.tolist(),
-        "label": scored.labels.astype(np.int8),
-        "logit": scored.logits,
-    }
-    storage.write_table(path, pa.table(columns))
-
-
-def read_logits(path: str) -> Scored:
-    """What :func:`write_logits` wrote."""
-    with storage.open_input(path) as file:
-        table = pq.read_table(file)
-    _, records = np.unique(table["record_id"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
-    generators = table["generator"].to_numpy(zero_copy_only=False).astype(str)
-    return Scored(table["logit"].to_numpy(), table["label"].to_numpy(), generators, records)
 
 
 def write_figures(folder: str, scored: Scored, threshold: float, what: str) -> None:

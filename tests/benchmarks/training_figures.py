@@ -20,7 +20,8 @@ from rdd.config import Config
 from rdd.config.parse import override
 from rdd.engine import Learner, train_steps
 from rdd.features import FeatureTable
-from rdd.runs.directory import LocalContext, RunDirectory
+from rdd.runs.directory import RunDirectory
+from rdd.runs.local_context import LocalContext
 
 BATCH = 2048
 BLOCK_S = 10.0

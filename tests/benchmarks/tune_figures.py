@@ -27,7 +27,8 @@ from rdd.config.parse import override
 from rdd.config import Config
 from rdd.on_ray.single_process import held_features
 from rdd.engine import Learner, train_steps
-from rdd.runs.directory import LocalContext, RunDirectory
+from rdd.runs.directory import RunDirectory
+from rdd.runs.local_context import LocalContext
 torch.set_num_threads(1)
 config = override(Config(), {{"features.path": {features!r}, "model.hidden": 64}})
 table = held_features(config, torch.device("cpu"))

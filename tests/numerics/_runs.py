@@ -15,7 +15,8 @@ from rdd.config.parse import override
 from rdd.engine import fit
 from rdd.features import FeatureTable
 from rdd.runs.checkpoint import TrainState, load_state
-from rdd.runs.directory import LocalContext, RunDirectory
+from rdd.runs.directory import RunDirectory
+from rdd.runs.local_context import LocalContext
 
 FEATURES, EPOCHS = 12, 3
 

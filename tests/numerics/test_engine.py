@@ -8,10 +8,11 @@ from _no_host_sync import NoHostSync
 from _runs import EPOCHS, FEATURES, fit_on, make_config, make_table
 
 from rdd.config import Config, OptimizerConfig
-from rdd.engine import Learner, NotFiniteError, fit, train_epoch, train_step
+from rdd.engine import Learner, NotFiniteError, TrainState, fit, train_epoch, train_step
 from rdd.features import Batch, rank_slice
-from rdd.runs.checkpoint import TrainState, load_state, save_state
-from rdd.runs.directory import LocalContext, RunDirectory
+from rdd.runs.checkpoint import load_state, save_state
+from rdd.runs.directory import RunDirectory
+from rdd.runs.local_context import LocalContext
 from rdd.schedule import learning_rate
 
 

@@ -4,7 +4,8 @@ from scipy.optimize import brentq
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
 from rdd.evaluation.bootstrap import WeightedAuc, interval, resampled_counts
-from rdd.evaluation.report import Scored, evaluate
+from rdd.evaluation.report import evaluate
+from rdd.evaluation.scores import Scored
 from rdd.metrics import equal_error_rate, rate_above, threshold_at, true_positive_rate
 
 

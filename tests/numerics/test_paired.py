@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from rdd.evaluation.ablation import ablation_rows, as_csv, as_markdown, as_png, auc_bars
+from rdd.evaluation.ablation_figures import as_png, auc_bars
+from rdd.evaluation.ablation_table import ablation_rows, as_csv, as_markdown
 from rdd.evaluation.bootstrap import bound_without_errors
 from rdd.evaluation.paired import difference, holm, joint_bootstrap, record_components, spread_of_difference
-from rdd.evaluation.report import Scored, evaluate
+from rdd.evaluation.report import evaluate
+from rdd.evaluation.scores import Scored
 
 IMAGES = 5
 

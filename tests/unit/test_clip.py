@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from rdd import clip
-from rdd.clip import ClipEncoder, Preprocessor, check_tower_for_text
+from rdd import clip, clip_weights
+from rdd.clip import ClipEncoder, Preprocessor
+from rdd.clip_weights import check_tower_for_text
 from rdd.config import ClipConfig
 from rdd.hashing import sha256_file
 
@@ -115,10 +116,10 @@ def test_openais_weights_are_refused_without_quickgelu(tiny_model: str, files: d
     with pytest.raises(ValueError, match="use ViT-L-14-quickgelu"):
         ClipEncoder("ViT-L-14", "openai")
     with pytest.raises(ValueError, match="runs with QuickGELU but the weights laion were trained with GELU"):
-        clip._check_activation("ViT-L-14-quickgelu", True, "laion", False)
-    assert clip._activation_of_tag("ViT-L-14", "laion2b_s32b_b82k") is None
+        clip_weights.check_activation("ViT-L-14-quickgelu", True, "laion", False)
+    assert clip_weights.activation_of_tag("ViT-L-14", "laion2b_s32b_b82k") is None
     known = {sha256_file(files["both.safetensors"]): True}
-    monkeypatch.setattr(clip, "_known_activations", lambda: known)
+    monkeypatch.setattr(clip, "known_activations", lambda: known)
     with pytest.raises(ValueError, match="trained with QuickGELU"):
         ClipEncoder(tiny_model, files["both.safetensors"])
 

@@ -10,9 +10,10 @@ import pytest
 from rdd.config import RecordsConfig
 from rdd.data.d3 import D3Source
 from rdd.data.folder import FolderSource, ManifestSource
+from rdd.data.open import open_source
 from rdd.data.parquet_rows import read_rows
 from rdd.data.real_images import RealImages
-from rdd.data.source import Source, open_source
+from rdd.data.records import Source
 from rdd.schema import D3, INDEX, RAW, REAL_IMAGES
 
 

@@ -5,7 +5,6 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from rdd.config import RecordsConfig
 from rdd.schema import INDEX, RAW
 
 
@@ -24,22 +23,6 @@ class Source(Protocol):
 
     def read(self, index: pa.Table) -> Iterator[pa.Table]:
         """Bytes of the records of some index rows, all of one ``source`` (tables of ``schema.RAW``, a few rows each)."""
-
-
-def open_source(config: RecordsConfig) -> Source:
-    """The source that a config names.
-
-    Raises:
-        ValueError: ``records.path`` is not given or does not exist.
-    """
-    from rdd.data.d3 import D3Source
-    from rdd.data.folder import FolderSource, ManifestSource
-
-    if not config.path:
-        raise ValueError("records.path must name the records to embed, got nothing")
-    if config.kind == "d3":
-        return D3Source(config.path, config.real_images)
-    return FolderSource(config.path) if config.kind == "folder" else ManifestSource(config.path)
 
 
 def make_index(columns: dict[str, Any]) -> pa.Table:

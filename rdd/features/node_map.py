@@ -1,0 +1,71 @@
+"""One memory map of the features per node, which all its processes share."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rdd.features.files import MAP_FILE, Columns, feature_files, identity_of, read_columns, read_parquet
+from rdd.schema import FEATURE_DTYPE
+
+logger = logging.getLogger(__name__)
+
+
+def read_shared_columns(path: str, manifest: dict[str, Any], shared: str) -> Columns:
+    """One memory map per node, below ``shared``: whoever comes first writes it, and the others wait for the lock."""
+    folder = map_of(path, manifest, shared)
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with _exclusive(f"{folder}.lock"):
+        if not os.path.exists(folder):
+            _write_map(path, manifest, folder)
+    ids = read_parquet(os.path.join(folder, "ids.parquet"), ["record_id", "generators"])
+    rows = np.load(os.path.join(folder, MAP_FILE), mmap_mode="r")
+    return Columns(rows, tuple(ids["record_id"].to_pylist()), pa.concat_arrays(ids["generators"].chunks))
+
+
+def map_of(path: str, manifest: dict[str, Any], shared: str) -> str:
+    """Folder of the memory map of some features, whether it is there or not."""
+    return os.path.join(shared, identity_of(path, manifest))
+
+
+def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:
+    """The columns as files of numpy, complete or not there."""
+    beside = f"{folder}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    os.makedirs(beside)
+    logger.info("writing the memory map of %s to %s", path, folder)
+
+    def allocate(shape: tuple[int, int]) -> np.ndarray:
+        place = os.path.join(beside, MAP_FILE)
+        rows = np.lib.format.open_memmap(place, mode="w+", dtype=FEATURE_DTYPE, shape=shape)
+        with open(place, "r+b") as file:  # a sparse file on a full disk would end the process without a word
+            try:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(place))
+            except OSError as error:
+                size = os.path.getsize(place) / 2**30
+                raise RuntimeError(
+                    f"no room for a memory map of {size:.3g} GiB in {os.path.dirname(folder)} ({error.strerror}); "
+                    "set RDDMAP_FILE_DIR to a larger disk, or features.held to stream"
+                ) from error
+        return rows
+
+    columns = read_columns(feature_files(path), manifest, allocate)
+    pq.write_table(
+        pa.table({"record_id": list(columns.record_ids), "generators": columns.generators}),
+        os.path.join(beside, "ids.parquet"),
+    )
+    os.replace(beside, folder)
+
+
+@contextlib.contextmanager
+def _exclusive(path: str) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

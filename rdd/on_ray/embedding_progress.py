@@ -1,0 +1,114 @@
+"""Progress of an embedding: counts of records that its workers report, and the end of the job when none come."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from rdd.on_ray.background import POLL_S, Background
+from rdd.on_ray.session import resources_held
+
+logger = logging.getLogger(__name__)
+
+REPORT_S = 5.0
+
+
+class Ledger:
+    """Counts of records by step, told by the workers."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def add(self, step: str, count: int) -> None:
+        """Count records that a step has done."""
+        self._counts[step] = self._counts.get(step, 0) + count
+
+    def counts(self) -> dict[str, int]:
+        """Records done so far, by step."""
+        return dict(self._counts)
+
+
+def start_ledger() -> "ray.actor.ActorHandle":
+    """A ledger that takes no CPU, on the driver's own node: it lives as long as whoever reads it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Ledger).remote()
+
+
+class Report:
+    """The workers' end of a ledger; picklable."""
+
+    def __init__(self, ledger: "ray.actor.ActorHandle") -> None:
+        self._ledger = ledger
+
+    def __call__(self, step: str, count: int) -> None:
+        """Count records that a step has done; nobody waits for it."""
+        if count:
+            self._ledger.add.remote(step, count)
+
+
+def run_watched(
+    work: Callable[[], object],
+    ledger: "ray.actor.ActorHandle",
+    *,
+    steps: Sequence[str],
+    total: int,
+    done: int,
+    timeout_s: float,
+) -> None:
+    """Run blocking Ray work, log its progress, and give up when nothing moves.
+
+    Args:
+        work: what to run; it goes on in a thread of its own, so that a hang can not hold the caller.
+        ledger: the ledger that the workers report to.
+        steps: names of the steps, first to last; progress is shown by the last.
+        total: records of the whole job.
+        done: records that earlier runs have finished.
+        timeout_s: seconds without any count moving after which the run ends.
+
+    Raises:
+        RuntimeError: the work failed or nothing moved for ``timeout_s``; the step and the resources held are named.
+    """
+    background = Background(work)
+    started = moved = reported = time.monotonic()
+    counts: dict[str, int] = {}
+    while background.running():
+        now, latest = time.monotonic(), _counts(ledger, counts)
+        if latest != counts:
+            counts, moved = latest, now
+        if now - moved > timeout_s:
+            stuck = next((step for step in steps if counts.get(step, 0) + done < total), "write")
+            seen = ", ".join(f"{step} {counts.get(step, 0)}" for step in steps)
+            raise RuntimeError(
+                f"no record for {timeout_s:g} s: stuck in {stuck} ({seen} of {total - done} records), "
+                f"held: {resources_held()}; the same command goes on where it stopped"
+            )
+        if now - reported >= REPORT_S:
+            reported = now
+            _log_progress(counts, steps, done, total, now - started)
+    background.finish()
+
+
+def _counts(ledger: "ray.actor.ActorHandle", last: dict[str, int]) -> dict[str, int]:
+    """The ledger's counts, or the last ones if it does not answer in time."""
+    try:
+        return ray.get(ledger.counts.remote(), timeout=10 * POLL_S)
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
+        return last
+
+
+def _log_progress(counts: dict[str, int], steps: Sequence[str], done: int, total: int, seconds: float) -> None:
+    count = counts.get(steps[-1], 0)
+    if not count:
+        logger.info("%s of %d records", ", ".join(f"{step} {counts.get(step, 0)}" for step in steps), total - done)
+        return
+    rate = count / seconds
+    left = (total - done - count) / rate
+    logger.info("%d of %d records, %.2f a second, %s left", done + count, total, rate, _duration(left))
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
