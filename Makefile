@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PORT ?= 5000
 
 .DEFAULT_GOAL := help
 .PHONY: demo test test-all lint bench ui clean help
@@ -33,10 +34,8 @@ demo: $(READY) ## sample -> weights -> embed -> train -> evaluate on this machin
 bench: $(READY) ## speed and memory as ratios, to a table and runs/bench.json
 	$(BIN)/python tests/benchmarks/run.py
 
-ui: $(READY) ## MLflow on 127.0.0.1:5000
-	@echo "the training runs: http://127.0.0.1:5000$$(MLFLOW_TRACKING_URI= $(BIN)/python -c \
-		'from rdd.config import TrackingConfig; from rdd.tracking.pages import training_page; print(training_page(TrackingConfig()))')"
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+ui: $(READY) ## MLflow on 127.0.0.1 (PORT=5000), and the addresses of the pages that compare runs
+	@$(BIN)/python -m rdd.tracking.ui --port $(PORT)
 
 clean: ## remove the environment, caches, and what the demo wrote
 	rm -rf $(VENV) data/sample data/features/sample data/weights runs/sample runs/sample-evaluated .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,17 +1,22 @@
 """Train the rows of an ablation over several seeds and compare them with intervals.
 
-python jobs/ablate.py --config jobs/configs/sample.yaml --config jobs/configs/ablation.yaml --ablate.seeds 3
+Examples:
+    python jobs/ablate.py --config jobs/configs/sample.yaml --config jobs/configs/ablation.yaml --ablate.seeds 3
 """
 
+from typing import Any
+
+from rdd.config import Config
+from rdd.config.stages import ABLATE
 from rdd.job import run_job
-from rdd.on_ray.ablate import run_ablation
-from rdd.on_ray.train import SECTIONS
+
+
+def work(config: Config) -> dict[str, Any]:
+    """Run the stage, which alone imports what takes seconds."""
+    from rdd.on_ray.ablate import run_ablation
+
+    return run_ablation(config)
+
 
 if __name__ == "__main__":
-    run_job(
-        "ablate",
-        run_ablation,
-        sections=(*SECTIONS, "ablate", "tracking", "cluster"),
-        needs="features, rows and a directory: --config jobs/configs/sample.yaml --config jobs/configs/ablation.yaml",
-        description=__doc__,
-    )
+    run_job(ABLATE, work, description=__doc__)

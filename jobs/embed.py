@@ -1,18 +1,24 @@
 """Embed records with CLIP on Ray Data: images and prompts to a directory of features.
 
-python jobs/embed.py --config jobs/configs/sample.yaml
-python jobs/embed.py --config jobs/configs/d3.yaml --embed.num_workers 8
+Examples:
+    python jobs/embed.py --config jobs/configs/sample.yaml
+    python jobs/embed.py --config jobs/configs/images.yaml --records.path my_images
+    python jobs/embed.py --config jobs/configs/d3.yaml --embed.num_workers 8
 """
 
+from typing import Any
+
+from rdd.config import Config
+from rdd.config.stages import EMBED
 from rdd.job import run_job
-from rdd.on_ray.embed import run_embedding
+
+
+def work(config: Config) -> dict[str, Any]:
+    """Run the stage, which alone imports what takes seconds."""
+    from rdd.on_ray.embed import run_embedding
+
+    return run_embedding(config)
+
 
 if __name__ == "__main__":
-    run_job(
-        "embed",
-        run_embedding,
-        sections=("records", "clip", "embed", "tracking", "cluster"),
-        needs="records and a directory to write: --config jobs/configs/sample.yaml, or --records.path and --embed.output",
-        description=__doc__,
-        track=True,
-    )
+    run_job(EMBED, work, description=__doc__)

@@ -1,17 +1,24 @@
-"""Evaluate a trained detector on a feature set: metrics with intervals, by generator, and figures.
+r"""Evaluate a trained detector on a feature set: metrics with intervals, by generator, and figures.
 
-python jobs/evaluate.py --config jobs/configs/sample.yaml
-python jobs/evaluate.py --evaluate.run runs/sample --features.path data/features/mine --evaluate.part all --evaluate.output out
+Examples:
+    python jobs/evaluate.py --config jobs/configs/sample.yaml
+    python jobs/evaluate.py --evaluate.run runs/sample --features.path data/features/mine --evaluate.part all \
+        --evaluate.output runs/sample-on-mine
 """
 
+from typing import Any
+
+from rdd.config import Config
+from rdd.config.stages import EVALUATE
 from rdd.job import run_job
-from rdd.runs.evaluate import run_evaluation
+
+
+def work(config: Config) -> dict[str, Any]:
+    """Run the stage, which alone imports what takes seconds."""
+    from rdd.runs.evaluate import run_evaluation
+
+    return run_evaluation(config)
+
 
 if __name__ == "__main__":
-    run_job(
-        "evaluate",
-        run_evaluation,
-        sections=("features", "evaluate", "tracking"),
-        needs="--config jobs/configs/sample.yaml, or a run, its features and --evaluate.output",
-        description=__doc__,
-    )
+    run_job(EVALUATE, work, description=__doc__)

@@ -1,16 +1,22 @@
 """Draw the paper's figures: the loss landscape without and with SAM, and a map of the features.
 
-python jobs/figures.py --config jobs/configs/sample.yaml --config jobs/configs/ablation.yaml
+Examples:
+    python jobs/figures.py --config jobs/configs/sample.yaml --config jobs/configs/ablation.yaml
 """
 
+from typing import Any
+
+from rdd.config import Config
+from rdd.config.stages import FIGURES
 from rdd.job import run_job
-from rdd.on_ray.figures import run_figures
+
+
+def work(config: Config) -> dict[str, Any]:
+    """Run the stage, which alone imports what takes seconds."""
+    from rdd.on_ray.figures import run_figures
+
+    return run_figures(config)
+
 
 if __name__ == "__main__":
-    run_job(
-        "figures",
-        run_figures,
-        sections=("features", "figures", "tracking", "cluster"),
-        needs="features, and two runs for the landscape: --config jobs/configs/sample.yaml --config jobs/configs/ablation.yaml",
-        description=__doc__,
-    )
+    run_job(FIGURES, work, description=__doc__)

@@ -1,17 +1,23 @@
 """Make a sample set in D3's format: real photographs and simulated generators.
 
-python jobs/sample.py --config jobs/configs/sample.yaml --sample.num_records 200
+Examples:
+    python jobs/sample.py --config jobs/configs/sample.yaml
+    python jobs/sample.py --sample.output data/sample-200 --sample.num_records 200
 """
 
-from rdd.data.sample import make_sample
+from typing import Any
+
+from rdd.config import Config
+from rdd.config.stages import SAMPLE
 from rdd.job import run_job
 
+
+def work(config: Config) -> dict[str, Any]:
+    """Run the stage, which alone imports what takes seconds."""
+    from rdd.data.sample import make_sample
+
+    return make_sample(config.sample)
+
+
 if __name__ == "__main__":
-    run_job(
-        "sample",
-        lambda config: make_sample(config.sample),
-        sections=("sample", "tracking"),
-        needs="a directory to write: --config jobs/configs/sample.yaml, or --sample.output DIRECTORY",
-        description=__doc__,
-        track=True,
-    )
+    run_job(SAMPLE, work, description=__doc__, track=True)

@@ -1,17 +1,23 @@
 """Train the detector on embedded features.
 
-python jobs/train.py --config jobs/configs/sample.yaml --loss.gamma 0.5
-python jobs/train.py --config jobs/configs/d3.yaml --scaling.num_workers 8
+Examples:
+    python jobs/train.py --config jobs/configs/sample.yaml --loss.gamma 0.3 --train.output runs/gamma-0.3
+    python jobs/train.py --config jobs/configs/d3.yaml --scaling.num_workers 8
 """
 
+from typing import Any
+
+from rdd.config import Config
+from rdd.config.stages import TRAIN
 from rdd.job import run_job
-from rdd.on_ray.train import SECTIONS, run_training
+
+
+def work(config: Config) -> dict[str, Any]:
+    """Run the stage, which alone imports what takes seconds."""
+    from rdd.on_ray.train import run_training
+
+    return run_training(config)
+
 
 if __name__ == "__main__":
-    run_job(
-        "train",
-        run_training,
-        sections=(*SECTIONS, "scaling", "tracking", "cluster"),
-        needs="features and a run directory: --config jobs/configs/sample.yaml, or --features.path and --train.output",
-        description=__doc__,
-    )
+    run_job(TRAIN, work, description=__doc__)

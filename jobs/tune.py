@@ -1,17 +1,22 @@
 """Search settings of the objective for the largest validation AUC.
 
-python jobs/tune.py --config jobs/configs/sample.yaml --config jobs/configs/sweep.yaml --tune.output runs/sweep
+Examples:
+    python jobs/tune.py --config jobs/configs/sample.yaml --config jobs/configs/sweep.yaml
 """
 
+from typing import Any
+
+from rdd.config import Config
+from rdd.config.stages import TUNE
 from rdd.job import run_job
-from rdd.on_ray.train import SECTIONS
-from rdd.on_ray.tune import run_sweep
+
+
+def work(config: Config) -> dict[str, Any]:
+    """Run the stage, which alone imports what takes seconds."""
+    from rdd.on_ray.tune import run_sweep
+
+    return run_sweep(config)
+
 
 if __name__ == "__main__":
-    run_job(
-        "tune",
-        run_sweep,
-        sections=(*SECTIONS, "tune", "scaling", "tracking", "cluster"),
-        needs="features, a space and a directory: --config jobs/configs/sample.yaml --config jobs/configs/sweep.yaml",
-        description=__doc__,
-    )
+    run_job(TUNE, work, description=__doc__)

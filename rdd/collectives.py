@@ -25,10 +25,10 @@ def gather_own_gradient(values: Tensor, group: dist.ProcessGroup, sizes: Sequenc
     return _Gather.apply(values, group, list(sizes) if sizes is not None else rank_sizes(len(values), group, values.device))
 
 
-def rank_sizes(own: int, group: dist.ProcessGroup, device: torch.device) -> list[int]:
+def rank_sizes(size: int, group: dist.ProcessGroup, device: torch.device) -> list[int]:
     """The number of each rank; the host waits for the device."""
     sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(sizes, torch.tensor([own], device=device), group=group)
+    dist.all_gather(sizes, torch.tensor([size], device=device), group=group)
     return torch.cat(sizes).tolist()
 
 
@@ -47,13 +47,13 @@ class _Gather(torch.autograd.Function):
         parts = all_gathered(padded, group)
         rank = dist.get_rank(group)
         start = sum(sizes[:rank])
-        ctx.own = slice(start, start + sizes[rank])
+        ctx.own_slice = slice(start, start + sizes[rank])
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         first_order_only("gather_own_gradient")
-        return grads[0][ctx.own], None, None
+        return grads[0][ctx.own_slice], None, None
 
 
 def first_order_only(what: str) -> None:

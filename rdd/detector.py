@@ -12,6 +12,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from rdd import storage
+from rdd.calibration import Calibration
 from rdd.clip import ClipEncoder
 from rdd.features import FeatureTable, TextMode
 from rdd.model import DetectorHead
@@ -31,12 +32,8 @@ class Detector:
     """Of the encoder that made the features it was trained on."""
     text_mode: TextMode
     """What its text half was trained on."""
-    threshold: float
-    """Logit at and above which an image is called generated."""
-    false_positive_rate: float
-    """Rate of real validation images above the threshold that was asked for."""
-    calibration: dict[str, float]
-    """``slope``, ``offset``: probability = sigmoid(slope * logit + offset); ``prior``: share of generated images behind it."""
+    calibration: Calibration
+    """Its threshold, and its logits as probabilities."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Metrics of the test set, with intervals."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -46,18 +43,14 @@ class Detector:
 
     def save(self, path: str) -> None:
         """Write ``detector.safetensors`` and, last, ``detector.json`` to a directory."""
-        described = {"format": FORMAT} | {
-            name: getattr(self, name)
-            for name in (
-                "head_config",
-                "encoder_identity",
-                "text_mode",
-                "threshold",
-                "false_positive_rate",
-                "calibration",
-                "metrics",
-                "provenance",
-            )
+        described = {
+            "format": FORMAT,
+            "head_config": self.head_config,
+            "encoder_identity": self.encoder_identity,
+            "text_mode": self.text_mode,
+            **self.calibration.described(),
+            "metrics": self.metrics,
+            "provenance": self.provenance,
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
         storage.write_bytes(storage.join(path, "detector.safetensors"), save_tensors(tensors))
@@ -84,7 +77,9 @@ class Detector:
                 raise ValueError(f"{place} must be of format {FORMAT}")
             head = DetectorHead(**described["head_config"])
             head.load_state_dict(load_tensors(storage.read_bytes(storage.join(path, "detector.safetensors"))))
-            detector = cls(head=head.eval(), **described)
+            rate, threshold = described.pop("false_positive_rate"), described.pop("threshold")
+            calibration = Calibration(threshold=threshold, false_positive_rate=rate, **described.pop("calibration"))
+            detector = cls(head=head.eval(), calibration=calibration, **described)
         except ValueError:
             raise
         except Exception as error:  # a torn file fails in its reader's own way
@@ -114,7 +109,7 @@ class Detector:
             ValueError: another encoder or width, or no text where it is needed.
         """
         self.check_encoder(table.manifest["encoder"])
-        table.check_text_mode(self.text_mode_for(table))
+        table.text_mode(self.text_mode_for(table))
 
     def text_mode_for(self, table: FeatureTable) -> TextMode:
         """How a feature set is scored: as in training, or by its images alone where it holds no text and none is needed."""
@@ -147,22 +142,19 @@ class Detector:
         """
         return 1 / (1 + np.exp(-self.logits(self._features(images, texts))))
 
-    def probability(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probability of being generated, ``(N,)``, under the prior stated in ``calibration``."""
-        return 1 / (1 + np.exp(-(self.calibration["slope"] * logits + self.calibration["offset"])))
-
     def _features(self, images: Sequence[Image.Image], texts: Sequence[str] | None) -> torch.Tensor:
         if self.encoder is None:
-            of = self.encoder_identity
+            identity = self.encoder_identity
             raise RuntimeError(
-                f"images can not be scored without the encoder {of['model']} with weights {of['pretrained']} "
-                f"(sha256 {of['weights_sha256'][:12]}...); give it: Detector.load(path, encoder=ClipEncoder(model, weights))"
+                f"images can not be scored without the encoder {identity['model']} with weights {identity['pretrained']} "
+                f"(sha256 {identity['weights_sha256'][:12]}...); give it: "
+                "Detector.load(path, encoder=ClipEncoder(model, weights))"
             )
         if self.text_mode == "none" and texts is not None:
             raise ValueError("texts must be left out: this detector looks at images alone")
         if texts is None and not self.needs_text:
             return self.encoder.encode_images(images)
         if texts is None or len(texts) != len(images):
-            given = "none" if texts is None else len(texts)
-            raise ValueError(f"texts must hold a caption for each of {len(images)} images, got {given}")
+            captions = "none" if texts is None else len(texts)
+            raise ValueError(f"texts must hold a caption for each of {len(images)} images, got {captions}")
         return torch.cat([self.encoder.encode_images(images), self.encoder.encode_texts(texts)[0]], dim=1)

@@ -92,8 +92,7 @@ class Learner:
             torch.manual_seed(config.train.seed)
             model = build_head(config, in_features)
         model = model.to(context.device, DTYPES[config.train.precision])
-        is_global = config.loss.scope == "global"
-        model.set_group(context.group if is_global else None)
+        model.set_group(context.group if config.loss.scope == "global" else None)
         options = config.optimizer
         base = torch.optim.AdamW(
             model.parameters(),
@@ -102,14 +101,7 @@ class Learner:
             weight_decay=options.weight_decay,
             fused=True,
         )
-        loss = CvarAucLoss(
-            alpha=config.loss.alpha,
-            gamma=config.loss.gamma,
-            eta=config.loss.eta,
-            p=config.loss.p,
-            auc_on=config.loss.auc_on,
-            group=context.group if is_global else None,
-        )
+        loss = CvarAucLoss.from_config(config.loss, context.group)
         optimizer = SAM(model.parameters(), base, rho=config.sam.rho, adaptive=config.sam.adaptive)
         forward = torch.compile(model) if config.train.compile else model
         return cls(model, forward, torch.Generator(context.device), optimizer, loss, config, context)
@@ -231,8 +223,9 @@ def train_steps(learner: Learner, table: FeatureTable, images: Tensor, *, epoch:
     batches = table.epoch_batches(
         images, seed=options.seed, epoch=epoch, batch_size=options.batch_size, stratified=options.stratified
     )
-    own = (rank_slice(batch, rank=context.rank, world_size=context.world_size) for batch in batches)
-    shares = table.batches(own, config.features.text_mode, device=context.device, dtype=DTYPES[options.precision])
+    slices = (rank_slice(batch, rank=context.rank, world_size=context.world_size) for batch in batches)
+    text_mode = table.text_mode(config.features.text_mode)
+    shares = table.batches(slices, text_mode, device=context.device, dtype=DTYPES[options.precision])
     for number, (whole, share) in enumerate(zip(batches, shares, strict=True)):
         step = epoch * len(batches) + number
         rate = learning_rate(config.optimizer, step=step, steps_per_epoch=len(batches), epochs=options.epochs)
@@ -291,10 +284,10 @@ def predict(
     model.eval()
     reference = next(model.parameters())
     by_file = torch.argsort(table.order[images])  # read in the order in which they lie
-    own = images[by_file]
+    share = images[by_file]
     if context is not None:
-        own = rank_slice(own, rank=context.rank, world_size=context.world_size)
-    chunks = [chunk for chunk in own.split(_PREDICT_BATCH) if len(chunk)]
+        share = rank_slice(share, rank=context.rank, world_size=context.world_size)
+    chunks = [chunk for chunk in share.split(_PREDICT_BATCH) if len(chunk)]
     batches = table.batches(chunks, text_mode, device=reference.device, dtype=reference.dtype)
     parts = [model(batch.features) for batch in batches]
     logits = torch.cat([reference.new_empty(0), *parts])
@@ -320,13 +313,17 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
         ValueError: a part holds one class only, or the features lack the text that is asked for.
         RuntimeError: a loss is not finite.
     """
-    table.check_text_mode(config.features.text_mode)
+    text_mode = table.text_mode(config.features.text_mode)
+    if text_mode == "none" and config.model.text_dropout > 0:
+        raise ValueError(f"model.text_dropout must be 0 on features without text, got {config.model.text_dropout}")
     train, validation = (table.split(config.features, part) for part in ("train", "validation"))
     smallest = len(train) // -(-len(train) // config.train.batch_size)
     if smallest < 2 * (context.world_size if config.loss.scope == "local" else 1):
-        given = f"{config.train.batch_size} for {len(train)} images"
-        raise ValueError(f"train.batch_size must leave no share of one image, which BatchNorm can not use, got {given}")
-    learner = Learner.build(config, table.width(config.features.text_mode), context)
+        raise ValueError(
+            "train.batch_size must leave no share of one image, which BatchNorm can not use, got "
+            f"{config.train.batch_size} for {len(train)} images"
+        )
+    learner = Learner.build(config, table.width(text_mode), context)
     state = context.load()
     if state is None:
         state = TrainState(0, {}, {}, best_auroc=-1.0, best_epoch=0)
@@ -337,7 +334,7 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
     labels = table.labels[validation].numpy()
     for epoch in range(state.epoch, config.train.epochs):
         metrics = train_epoch(learner, table, train, epoch=epoch)
-        logits = predict(learner.model, table, validation, config.features.text_mode, context).numpy()
+        logits = predict(learner.model, table, validation, text_mode, context).numpy()
         metrics["val/auroc"] = auroc(logits, labels)
         metrics["val/misranked_pairs"] = misranked_pairs(logits, labels)
         metrics["val/equal_error_rate"] = equal_error_rate(logits, labels)

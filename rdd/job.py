@@ -8,45 +8,42 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from rdd.config import Config
-from rdd.config.parse import leaf_of, leaves, parse_config
+from rdd.config.help import help_text
+from rdd.config.parse import parse_config, settings_of, to_yaml
+from rdd.config.stages import Stage
 
 logger = logging.getLogger(__name__)
 
 Summary = Mapping[str, Any]
 
 
-def run_job(
-    name: str,
-    work: Callable[[Config], Summary],
-    *,
-    sections: Sequence[str],
-    needs: str,
-    description: str | None,
-    track: bool = False,
-) -> NoReturn:
+def run_job(stage: Stage, work: Callable[[Config], Summary], *, description: str | None, track: bool = False) -> NoReturn:
     """Parse the command line, do the work, print its summary and exit.
 
     Args:
-        name: the stage; the script is ``jobs/<name>.py``.
-        work: takes the config, returns what to report; ``output`` or ``run_dir`` among it.
-        sections: sections of the config that the stage reads.
-        needs: what to say when no argument is given, as the end of "jobs/<name>.py needs ...".
-        description: the script's docstring, shown by ``--help``.
-        track: log the job as an MLflow run when it is done; jobs that train log their own, epoch by epoch.
+        stage: which; the script is ``jobs/<name>.py``.
+        work: takes the config, returns what to report; ``output`` or ``run_dir`` among it. It imports what it needs itself, so
+            that ``--help`` and a wrong word are answered at once.
+        description: the script's docstring, shown by ``--help``, with examples.
+        track: log the job as an MLflow run when it is done; most stages are a run from their beginning.
     """
     _log_to_stderr()
-    argv = sys.argv[1:]
-    if not argv:
-        _fail(2, f"jobs/{name}.py needs {needs}")
+    words = sys.argv[1:]
     try:
-        config = parse_config(argv, prog=f"jobs/{name}.py", description=description, sections=sections)
-        summary = {"job": name, **work(config)}
+        if "--help" in words or "-h" in words:
+            _print_and_exit(help_text(stage, description or "", [word for word in words if not word.startswith("-")]))
+        if not words:
+            raise ValueError(f"jobs/{stage.name}.py needs settings; {_first_example(description)}, or see --help")
+        config = parse_config([word for word in words if word != "--print_config"], sections=stage.reads)
+        if "--print_config" in words:
+            _print_and_exit(to_yaml(config))
+        summary = {"job": stage.name, **work(config)}
         if track:
-            _track(config, name, sections, summary)
+            _track(config, stage, summary)
     except ValueError as error:
         _fail(2, _sentence(error))
     except (RuntimeError, OSError, MemoryError) as error:
@@ -62,14 +59,23 @@ def run_job(
     sys.exit(0)
 
 
-def _track(config: Config, name: str, sections: Sequence[str], summary: Summary) -> None:
-    """The finished job as an MLflow run: its settings, and the numbers of its summary."""
-    from rdd.tracking.tracker import tracked  # MLflow takes seconds to import
+def _print_and_exit(text: str) -> NoReturn:
+    print(text, end="", flush=True)
+    sys.exit(0)
 
-    with tracked(
-        config.tracking, job=name, output=str(summary["output"] if "output" in summary else summary["run_dir"])
-    ) as tracker:
-        tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in sections})
+
+def _first_example(description: str | None) -> str:
+    examples = [line.strip() for line in (description or "").splitlines() if "jobs/" in line]
+    return f"for example: {examples[0]}" if examples else "for example --config FILE.yaml"
+
+
+def _track(config: Config, stage: Stage, summary: Summary) -> None:
+    """The finished job as an MLflow run: its settings, and the numbers of its summary."""
+    from rdd.tracking.tracker import tracked
+
+    output = str(summary["output"] if "output" in summary else summary["run_dir"])
+    with tracked(config.tracking, job=stage.name, output=output) as tracker:
+        tracker.params(settings_of(config, stage.reads))
         numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
         tracker.metrics(numbers, step=0)
 

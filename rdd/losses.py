@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rdd.collectives import first_order_only, gather_own_gradient
+from rdd.config import LossConfig
 
 _LARGEST_SORTED = 16  # time goes by p^2 and memory by p
 _BLOCK = 4096  # pairs are taken 4096 x 4096 at a time: 128 MiB in float64
@@ -138,6 +139,18 @@ class CvarAucLoss:
         self.components: dict[str, Tensor] = {}
         """Of the last call, detached: ``loss_cvar``, ``loss_auc``, and ``one_class_batches``, 1 where a class was absent."""
 
+    @classmethod
+    def from_config(cls, config: LossConfig, group: dist.ProcessGroup | None = None) -> "CvarAucLoss":
+        """The objective that a config names; ``scope: local`` takes no notice of the group."""
+        return cls(
+            alpha=config.alpha,
+            gamma=config.gamma,
+            eta=config.eta,
+            p=config.p,
+            auc_on=config.auc_on,
+            group=group if config.scope == "global" else None,
+        )
+
     def __call__(self, logits: Tensor, labels: Tensor, *, sizes: Sequence[int] | None = None) -> Tensor:
         """The loss.
 
@@ -153,13 +166,10 @@ class CvarAucLoss:
         labels = labels.to(logits.dtype)
         if self._group is not None:  # once for both terms, which then are the same on every rank
             logits, labels = gather_own_gradient(torch.stack([logits, labels], 1), self._group, sizes).unbind(1)
-        losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        cvar = cvar_loss(losses, alpha=self._alpha)
-        compared = torch.sigmoid(logits) if self._auc_on == "scores" else logits
-        auc = pairwise_auc_loss(compared, labels, eta=self._eta, p=self._p)
+        loss, cvar, auc = self._terms(logits, labels, pairwise_auc_loss)
         one_class = (labels.amin() == labels.amax()).to(logits.dtype)
         self.components = {"loss_cvar": cvar.detach(), "loss_auc": auc.detach(), "one_class_batches": one_class}
-        return self._gamma * cvar + (1 - self._gamma) * auc
+        return loss
 
     def twice_differentiable(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The same value in plain operations, with a matrix of all pairs, for second derivatives; in one process.
@@ -168,11 +178,21 @@ class CvarAucLoss:
             logits: ``(N,)`` raw.
             labels: ``(N,)``: 0 real, 1 generated; both must be there.
         """
-        losses = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
+        return self._terms(logits, labels.to(logits.dtype), _matrix_auc_loss)[0]
+
+    def _terms(self, logits: Tensor, labels: Tensor, auc_loss: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The objective and its two terms, L_CVaR and L_AUC."""
+        losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        cvar = cvar_loss(losses, alpha=self._alpha)
         compared = torch.sigmoid(logits) if self._auc_on == "scores" else logits
-        differences = compared[labels == 1][:, None] - compared[labels == 0][None, :]
-        auc = (self._eta - differences).clamp(min=0).pow(self._p).mean()
-        return self._gamma * cvar_loss(losses, alpha=self._alpha) + (1 - self._gamma) * auc
+        auc = auc_loss(compared, labels, eta=self._eta, p=self._p)
+        return self._gamma * cvar + (1 - self._gamma) * auc, cvar, auc
+
+
+def _matrix_auc_loss(logits: Tensor, labels: Tensor, *, eta: float, p: float) -> Tensor:
+    """:func:`pairwise_auc_loss` by the matrix of all pairs, which autograd differentiates as often as one likes."""
+    differences = logits[labels == 1][:, None] - logits[labels == 0][None, :]
+    return (eta - differences).clamp(min=0).pow(p).mean()
 
 
 _Pairs = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
@@ -207,13 +227,13 @@ def _sorted_pairs(scores: Tensor, positive: Tensor, eta: float, p: float) -> tup
     power = int(p)
     values = torch.where(positive, scores, scores + eta)
     values, order = torch.sort(values, descending=True)
-    of_positive = positive[order]
+    ordered_positive = positive[order]
     gaps = torch.zeros_like(values)
     gaps[1:] = values[:-1] - values[1:]
-    above = _power_sums(gaps, ~of_positive, power)
-    below = _power_sums(torch.cat([gaps[1:], gaps[:1] * 0]).flip(0), of_positive.flip(0), power - 1)
-    total = torch.where(of_positive, above[power], 0).sum()
-    slopes = torch.where(of_positive, -p * above[power - 1], p * below[power - 1].flip(0))
+    above = _power_sums(gaps, ~ordered_positive, power)
+    below = _power_sums(torch.cat([gaps[1:], gaps[:1] * 0]).flip(0), ordered_positive.flip(0), power - 1)
+    total = torch.where(ordered_positive, above[power], 0).sum()
+    slopes = torch.where(ordered_positive, -p * above[power - 1], p * below[power - 1].flip(0))
     return total, torch.empty_like(slopes).scatter_(0, order, slopes)
 
 

@@ -179,8 +179,8 @@ def global_moments(values: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, Te
     rows = len(values)
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     var, mean = torch.var_mean(values, 0, correction=0) if rows else (values.new_zeros(values.shape[1]),) * 2
-    own = torch.cat([values.new_full((1,), rows), mean, var])
-    counts, means, variances = all_gathered(own, group).split([1, len(mean), len(mean)], dim=1)
+    moments = torch.cat([values.new_full((1,), rows), mean, var])
+    counts, means, variances = all_gathered(moments, group).split([1, len(mean), len(mean)], dim=1)
     count = counts.sum()
     weights = counts / count
     total = (weights * means).sum(0)
@@ -221,7 +221,7 @@ class _GlobalNorm(torch.autograd.Function):
         sum_grad, sum_product = (sums / count).chunk(2)
         # weight * inverse * (grad - mean grad - normalised * mean of grad * normalised), as one affine map of grad and input
         scale = weight * inverse
-        of_input = -scale * sum_product * inverse
-        offset = -scale * sum_grad - of_input * mean
-        grad_input = torch.addcmul(torch.addcmul(offset, grad, scale), values, of_input).to(input.dtype)
+        slope = -scale * sum_product * inverse
+        offset = -scale * sum_grad - slope * mean
+        grad_input = torch.addcmul(torch.addcmul(offset, grad, scale), values, slope).to(input.dtype)
         return grad_input, grad_weight, grad_bias, None, None, None, None, None

@@ -1,15 +1,21 @@
-"""Progress of loops that may take more than a few seconds."""
+"""Progress of work that may take more than a few seconds, and the end of work that no longer moves."""
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
 REPORT_S = 5.0
+"""Seconds between two lines of the log about one loop."""
+
+PROGRESS_S = 10.0
+"""Seconds between two notes of where an epoch stands."""
 
 T = TypeVar("T")
+
+_NOTHING = object()
 
 
 def logged(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
@@ -26,3 +32,48 @@ def logged(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
             reported = time.monotonic()
             logger.info("%d of %d %s", number, total, what)
         yield item
+
+
+def at_most_every(seconds: float, call: Callable[..., object]) -> Callable[..., None]:
+    """A function that passes its arguments on to ``call`` once in so many seconds, for the first time after as many."""
+    last = time.monotonic()
+
+    def paced(*args: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            call(*args)
+
+    return paced
+
+
+class StallClock:
+    """Measures how long what is observed has not changed.
+
+    The first state that is observed is where the work stands before it begins; until that changes, its processes start, which
+    has a limit of its own, so that a slow start is not taken for a stall.
+
+    Args:
+        stall_timeout_s: limit of work that has begun.
+        start_timeout_s: limit of work that has not; at least ``stall_timeout_s`` is allowed.
+    """
+
+    def __init__(self, *, stall_timeout_s: float, start_timeout_s: float) -> None:
+        self._limit_s = max(start_timeout_s, stall_timeout_s)
+        self._stall_timeout_s = stall_timeout_s
+        self._last: object = _NOTHING
+        self._changed = time.monotonic()
+
+    def observe(self, state: object) -> bool:
+        """Take note of a state; whether it differs from the one before, which starts the clock anew."""
+        if state == self._last:
+            return False
+        before, self._last = self._last, state
+        if before is _NOTHING:
+            return False
+        self._changed, self._limit_s = time.monotonic(), self._stall_timeout_s
+        return True
+
+    def stalled_s(self) -> float | None:
+        """The limit that has passed without a change, in seconds; None while there is time."""
+        return self._limit_s if time.monotonic() - self._changed > self._limit_s else None

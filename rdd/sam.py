@@ -43,8 +43,8 @@ class SAM(torch.optim.Optimizer):
     ) -> None:
         if not 0 <= rho < float("inf"):
             raise ValueError(f"rho must be at least 0 and finite, got {rho}")
-        own = [id(param) for param in params]
-        if sorted(own) != sorted(id(param) for group in base_optimizer.param_groups for param in group["params"]):
+        ids = [id(param) for param in params]
+        if sorted(ids) != sorted(id(param) for group in base_optimizer.param_groups for param in group["params"]):
             raise ValueError("params must be the parameters of base_optimizer, got others")
         super().__init__([{"params": list(group["params"])} for group in base_optimizer.param_groups], {})
         self.base_optimizer = base_optimizer
@@ -55,8 +55,15 @@ class SAM(torch.optim.Optimizer):
         """The weights that were moved, and what they were."""
 
     @torch.no_grad()
-    def first_step(self) -> Tensor:
-        """Move the weights by the perturbation; returns the norm of the gradient, a scalar on its device."""
+    def first_step(self, zero_grad: bool = False) -> Tensor:
+        """Move the weights by the perturbation.
+
+        Args:
+            zero_grad: clear the gradients afterwards, for the second pass.
+
+        Returns:
+            The norm of the gradient, a scalar on its device.
+        """
         assert self._before is None, "second_step has to follow first_step"
         params = self._with_grad()
         gradients = [param.grad for param in params if param.grad is not None]
@@ -68,14 +75,22 @@ class SAM(torch.optim.Optimizer):
         if self.adaptive:
             scaled = torch._foreach_mul(torch._foreach_abs(params), list(scaled))
         torch._foreach_add_(params, torch._foreach_mul(list(scaled), scale))
+        if zero_grad:
+            self.zero_grad()
         return norm
 
     @torch.no_grad()
-    def second_step(self) -> None:
-        """Put the weights back, to the bit, and let the base optimizer step along the gradient found at the worst point."""
+    def second_step(self, zero_grad: bool = False) -> None:
+        """Put the weights back, to the bit, and let the base optimizer step along the gradient found at the worst point.
+
+        Args:
+            zero_grad: clear the gradients afterwards, for the next step.
+        """
         assert self._before is not None, "first_step has to come before second_step"
         self.step_back()
         self.base_optimizer.step()
+        if zero_grad:
+            self.zero_grad()
 
     @torch.no_grad()
     def step_back(self) -> None:

@@ -64,14 +64,14 @@ def list_files(path: str, *, suffix: str = "") -> list[File]:
         raise ValueError(f"no directory at {path}")
     scheme = "s3://" if path.startswith("s3://") else ""
     infos = fs.get_file_info(pafs.FileSelector(root, recursive=True))
-    found = [
+    files = [
         File(scheme + info.path, info.size)
         for info in infos
         if info.type == pafs.FileType.File
         and info.path.endswith(suffix)
         and not any(part.startswith(".") for part in posixpath.relpath(info.path, root).split("/"))
     ]
-    return sorted(found, key=lambda file: file.path)
+    return sorted(files, key=lambda file: file.path)
 
 
 def exists(path: str) -> bool:

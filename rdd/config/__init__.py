@@ -61,15 +61,20 @@ class Config:
         if self.train.cross_validate and self.features.split != "folds":
             raise ValueError(f"features.split must be folds when train.cross_validate is true, got {self.features.split}")
         if self.model.text_dropout > 0 and self.features.text_mode == "none":
-            given = self.model.text_dropout
-            raise ValueError(f"model.text_dropout must be 0 when features.text_mode is none, got {given}; there is no text")
+            raise ValueError(
+                "model.text_dropout must be 0 when features.text_mode is none, since there is no text, "
+                f"got {self.model.text_dropout}"
+            )
         scaling = self.scaling
         if scaling.num_workers == 0 and scaling.gpus_per_worker > 0:
-            given = scaling.gpus_per_worker
-            raise ValueError(f"scaling.gpus_per_worker must be 0 when scaling.num_workers is 0, on the CPU, got {given}")
+            raise ValueError(
+                f"scaling.gpus_per_worker must be 0 when scaling.num_workers is 0, on the CPU, got {scaling.gpus_per_worker}"
+            )
         if scaling.num_workers > 1 and scaling.gpus_per_worker % 1:
-            given = scaling.gpus_per_worker
-            raise ValueError(f"scaling.gpus_per_worker must be whole when scaling.num_workers is above 1 (NCCL), got {given}")
+            raise ValueError(
+                "scaling.gpus_per_worker must be whole when scaling.num_workers is above 1 (NCCL), "
+                f"got {scaling.gpus_per_worker}"
+            )
         if self.loss.scope == "local" and self.train.batch_size < 2 * scaling.num_workers:
             least = 2 * scaling.num_workers
             raise ValueError(f"train.batch_size must be at least {least} when loss.scope is local, got {self.train.batch_size}")
@@ -79,5 +84,7 @@ class Config:
         if self.clip.device == "cuda" and not self.embed.gpus_per_worker > 0:
             raise ValueError("embed.gpus_per_worker must be above 0 when clip.device is cuda, got 0")
         if self.clip.device == "cpu" and self.embed.gpus_per_worker > 0:
-            given = self.embed.gpus_per_worker
-            raise ValueError(f"embed.gpus_per_worker must be 0 when clip.device is cpu, got {given}; set clip.device to cuda")
+            raise ValueError(
+                f"embed.gpus_per_worker must be 0 when clip.device is cpu, got {self.embed.gpus_per_worker}; "
+                "set clip.device to cuda"
+            )

@@ -4,17 +4,17 @@ SEEDS = 2**63
 DAY_S = 86_400
 
 
-def check(holds: bool, name: str, allowed: str, given: object) -> None:
+def check(holds: bool, name: str, allowed: str, value: object) -> None:
     """Refuse a value of a leaf.
 
     Args:
         holds: whether it is allowed, in positive form, so that NaN fails it.
         name: dotted path of the leaf.
         allowed: the rest of "<name> must ...".
-        given: the value.
+        value: what it is.
 
     Raises:
         ValueError: it is not allowed.
     """
     if not holds:
-        raise ValueError(f"{name} must {allowed}, got {given}")
+        raise ValueError(f"{name} must {allowed}, got {value}")

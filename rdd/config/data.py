@@ -53,8 +53,8 @@ class RecordsConfig:
     """Largest width x height that is decoded, at most Pillow's own limit; larger images are quarantined."""
 
     def __post_init__(self) -> None:
-        given = self.max_pixels
-        check(1 <= given <= _PILLOW_LIMIT, "records.max_pixels", f"lie in [1, {_PILLOW_LIMIT}]", given)
+        in_range = 1 <= self.max_pixels <= _PILLOW_LIMIT
+        check(in_range, "records.max_pixels", f"lie in [1, {_PILLOW_LIMIT}]", self.max_pixels)
         check(
             self.kind == "d3" or not self.real_images,
             "records.real_images",

@@ -12,8 +12,9 @@ class FeaturesConfig:
 
     path: str = ""
     """Directory that jobs/embed.py wrote."""
-    text_mode: Literal["shared", "official", "none"] = "shared"
-    """shared: original prompt for every image; official: positive prompt for generated ones, a leak; none: image only."""
+    text_mode: Literal["auto", "shared", "official", "none"] = "auto"
+    """shared: original prompt for every image; official: positive prompt for generated ones, a leak; none: image only;
+    auto: shared where the features hold prompts, none where they do not."""
     split: Literal["shares", "folds"] = "shares"
     """shares: train, validation and test by share; folds: fold i of k is the test set."""
     split_seed: int = 0
@@ -161,7 +162,7 @@ class TrainConfig:
     max_failures: int = 3
     """Times, at least 0, that lost workers are replaced and the run goes on from its last checkpoint."""
     stall_timeout_s: float = 600.0
-    """Seconds without a step, in (0, 86400], after which the run ends as failed."""
+    """Seconds without a step, in (0, 86400], after which the run ends as failed; starting and loading are not counted."""
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "train.epochs", "be at least 1", self.epochs)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rdd.config.checks import check
+from rdd.config.checks import DAY_S, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,11 @@ class ClusterConfig:
     wait_s: float = 0.0
     """Seconds, at least 0, to wait for a running cluster to grow to what the job needs (autoscaling)."""
 
+    start_timeout_s: float = 1800.0
+    """Seconds, in (0, 86400], in which workers must start and begin to load; a stall is counted from then on."""
+
     def __post_init__(self) -> None:
         check(bool(self.address), "cluster.address", "be auto, local or an address", repr(self.address))
         check(self.num_cpus >= 0, "cluster.num_cpus", "be at least 0", self.num_cpus)
         check(0 <= self.wait_s < float("inf"), "cluster.wait_s", "be at least 0 and finite", self.wait_s)
+        check(0 < self.start_timeout_s <= DAY_S, "cluster.start_timeout_s", "lie in (0, 86400]", self.start_timeout_s)

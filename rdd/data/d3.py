@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 
 from rdd import storage
+from rdd.data.index import make_index, mark_bad_ids
 from rdd.data.parquet_rows import check_columns, read_column, read_rows, read_schema
 from rdd.data.real_images import RealImages
-from rdd.data.records import make_index, mark_bad_ids, rejection, split_rejected
+from rdd.data.records import IndexedRecord, Place, RawRecord, RejectedRecord, from_table, reject, split_rejected, to_table
 from rdd.progress import logged
 from rdd.schema import D3, NUM_GENERATED, RAW, REAL, STATUS_OK
 
@@ -64,20 +66,20 @@ class D3Source:
 
     def read(self, index: pa.Table) -> Iterator[pa.Table]:
         """Prompts and images of some rows of one file; rows already rejected pass through unread."""
-        rejected, wanted = split_rejected(index)
-        yield from rejected
+        rejected, wanted = split_rejected(from_table(index, IndexedRecord))
+        if rejected:
+            yield to_table(rejected, RAW)
         if not wanted:
             return
-        by_row = {place["row"]: place for place in wanted}
-        real = self._real_images.lookup([place["record_id"] for place in wanted])
-        for rows, table in read_rows(wanted[0]["source"], sorted(by_row), _COLUMNS):
-            places = [by_row[int(row)] for row in rows]
-            yield pa.Table.from_pylist(
+        places = {record.place.row: record.place for record in wanted}
+        real = self._real_images.lookup([place.record_id or "" for place in places.values()])
+        for rows, table in read_rows(wanted[0].place.source, sorted(places), _COLUMNS):
+            yield to_table(
                 [
-                    _record(place, record, real.get(place["record_id"]))
-                    for place, record in zip(places, _undecoded(table).to_pylist(), strict=True)
+                    _record(places[row], columns, real.get(places[row].record_id or ""))
+                    for row, columns in zip(rows.tolist(), _undecoded(table).to_pylist(), strict=True)
                 ],
-                schema=RAW,
+                RAW,
             )
 
 
@@ -95,28 +97,23 @@ def _undecoded(table: pa.Table) -> pa.Table:
     return table
 
 
-def _record(place: dict, record: dict, real: tuple[str, bytes | None] | None) -> dict:
-    """A row of D3 and its real image as a row of ``schema.RAW``, rejected where a part is missing."""
+def _record(place: Place, columns: dict[str, Any], real: tuple[str, bytes | None] | None) -> RawRecord | RejectedRecord:
+    """A row of D3 and its real image, rejected where a part is missing."""
     if real is None:
-        return place | rejection("read", "real_image_missing", "the table of real images has no such id")
+        return reject(place, "read", "real_image_missing", "the table of real images has no such id")
     status, data = real
     if status != STATUS_OK or data is None:
-        return place | rejection("read", "real_image_failed", "its bytes are null" if status == STATUS_OK else status)
+        return reject(place, "read", "real_image_failed", "its bytes are null" if status == STATUS_OK else status)
     try:
-        record = {name: value.decode() if isinstance(value, bytes) else value for name, value in record.items()}
+        columns = {name: value.decode() if isinstance(value, bytes) else value for name, value in columns.items()}
     except UnicodeDecodeError as error:
-        return place | rejection("read", "not_utf8", str(error))
+        return reject(place, "read", "not_utf8", str(error))
     generators, images = [REAL], [data]
     for model, image in _GENERATED:
-        if record[model] is None or record[image] is None or record[image]["bytes"] is None:
-            return place | rejection("read", "generated_image_missing", f"{model} or {image} is null")
-        if record[model] == REAL:
-            return place | rejection("read", "bad_generator", f"{model} is {REAL!r}, which names what is not generated")
-        generators.append(record[model])
-        images.append(record[image]["bytes"])
-    return place | {
-        "generators": generators,
-        "images": images,
-        "text_original": record["original_prompt"],
-        "text_positive": record["positive_prompt"],
-    }
+        if columns[model] is None or columns[image] is None or columns[image]["bytes"] is None:
+            return reject(place, "read", "generated_image_missing", f"{model} or {image} is null")
+        if columns[model] == REAL:
+            return reject(place, "read", "bad_generator", f"{model} is {REAL!r}, which names what is not generated")
+        generators.append(columns[model])
+        images.append(columns[image]["bytes"])
+    return RawRecord(place, generators, images, columns["original_prompt"], columns["positive_prompt"])

@@ -18,8 +18,8 @@ MAX_ASPECT = 100
 """Longest side over the shortest: CLIP's resize scales the short side, so a line of pixels would become gigabytes."""
 
 
-class RejectedError(Exception):
-    """A record that can not be used; ``reason`` is one word to count by, ``detail`` says more."""
+class UnusableImageError(Exception):
+    """An image that can not be used; ``reason`` is one word to count by, ``detail`` says more."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -46,27 +46,27 @@ def decode_image(data: bytes, *, max_pixels: int) -> Picture:
         max_pixels: largest width x height that is decoded, below Pillow's own limit of 178,956,970; checked on the header, before any pixel is.
 
     Raises:
-        RejectedError: reason ``empty``, ``not_an_image``, ``oversized`` or ``undecodable`` (truncated files among these).
+        UnusableImageError: reason ``empty``, ``not_an_image``, ``oversized`` or ``undecodable`` (truncated files among these).
     """
     if not data:
-        raise RejectedError("empty", "the image has zero bytes")
+        raise UnusableImageError("empty", "the image has zero bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of large and odd files; both are decided here
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError as error:
-            raise RejectedError("not_an_image", f"none of {', '.join(FORMATS)}") from error
+            raise UnusableImageError("not_an_image", f"none of {', '.join(FORMATS)}") from error
         except Image.DecompressionBombError as error:
-            raise RejectedError("oversized", str(error)) from error
+            raise UnusableImageError("oversized", str(error)) from error
         except Exception as error:  # a malformed header raises whatever its decoder stumbles over
-            raise RejectedError("undecodable", str(error)) from error
+            raise UnusableImageError("undecodable", str(error)) from error
         width, height = image.size
         if width * height > max_pixels:
-            raise RejectedError("oversized", f"{width} x {height} pixels, at most {max_pixels} are decoded")
+            raise UnusableImageError("oversized", f"{width} x {height} pixels, at most {max_pixels} are decoded")
         if max(width, height) > MAX_ASPECT * min(width, height):
-            raise RejectedError("oversized", f"{width} x {height} pixels, one side at most {MAX_ASPECT} times the other")
+            raise UnusableImageError("oversized", f"{width} x {height} pixels, one side at most {MAX_ASPECT} times the other")
         try:
             image.load()
         except Exception as error:  # so does a malformed body
-            raise RejectedError("undecodable", str(error)) from error
+            raise UnusableImageError("undecodable", str(error)) from error
     return Picture(image, str(image.format), width, height, len(data))

@@ -1,9 +1,31 @@
-"""Which source of records a config names."""
+"""Which source of records a config names; a further source is a class like these and a line in :func:`open_source`."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import pyarrow as pa
 
 from rdd.config import RecordsConfig
 from rdd.data.d3 import D3Source
-from rdd.data.folder import FolderSource, ManifestSource
-from rdd.data.records import Source
+from rdd.data.folder import FolderSource
+from rdd.data.manifest import ManifestSource
+
+
+class Source(Protocol):
+    """A set of labelled images, in records."""
+
+    has_text: bool
+    """Whether records have prompts."""
+
+    def index(self) -> pa.Table:
+        """One row a record (``schema.INDEX``), in a fixed order, with null and duplicate ids already marked.
+
+        Raises:
+            ValueError: there is nothing to read, or a column is missing or of another type.
+        """
+
+    def read(self, index: pa.Table) -> Iterator[pa.Table]:
+        """Bytes of the records of some index rows, all of one ``source`` (tables of ``schema.RAW``, a few rows each)."""
 
 
 def open_source(config: RecordsConfig) -> Source:

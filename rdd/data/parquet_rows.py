@@ -79,13 +79,13 @@ def read_rows(path: str, rows: Sequence[int], columns: Sequence[str]) -> Iterato
                 first += batch.num_rows
 
 
-def _same_type(given: pa.DataType, expected: pa.DataType) -> bool:
+def _same_type(kind: pa.DataType, expected: pa.DataType) -> bool:
     """Equal up to 64-bit offsets, which some writers use for strings and bytes."""
     if pa.types.is_struct(expected):
-        names = {field.name: field.type for field in given} if pa.types.is_struct(given) else {}
+        names = {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {}
         return all(field.name in names and _same_type(names[field.name], field.type) for field in expected)
     if pa.types.is_string(expected):
-        return pa.types.is_string(given) or pa.types.is_large_string(given)
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if pa.types.is_binary(expected):
-        return pa.types.is_binary(given) or pa.types.is_large_binary(given)
-    return given.equals(expected)
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return kind.equals(expected)

@@ -55,12 +55,12 @@ class RealImages:
         first = np.searchsorted(self._hashes, hashes, side="left")
         last = np.searchsorted(self._hashes, hashes, side="right")
         groups = sorted({int(self._group_of[i]) for a, b in zip(first, last, strict=True) for i in range(a, b)})
-        found: dict[str, tuple[str, bytes | None]] = {}
+        entries: dict[str, tuple[str, bytes | None]] = {}
         for group in groups:
             for record_id, status, data in self._read(group, set(ids)):
-                if found.get(record_id, ("", None))[0] != STATUS_OK or found[record_id][1] is None:
-                    found[record_id] = (status, data)
-        return found
+                if entries.get(record_id, ("", None))[0] != STATUS_OK or entries[record_id][1] is None:
+                    entries[record_id] = (status, data)
+        return entries
 
     def _read(self, group: int, ids: set[str]) -> list[tuple[str, str, bytes | None]]:
         number, row_group = self._groups[group]

@@ -1,64 +1,136 @@
-"""What every source of records offers: an index made without reading an image, and the bytes of chosen records."""
+"""A record on its way through embedding, as one type for each stage: indexed, raw, decoded, encoded, or rejected.
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+Between tasks of the graph records travel as tables (``schema.INDEX``, ``RAW``, ``DECODED``, ``FEATURES``), in which a rejected
+record keeps its place and its reason alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from rdd.schema import INDEX, RAW
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record stands."""
+
+    key: str
+    """File and row: unique by construction."""
+    source: str
+    """The file or folder."""
+    row: int
+    """The row in it."""
+    record_id: str | None
+    """The data set's own id, which may be missing or stand twice."""
 
 
-class Source(Protocol):
-    """A set of labelled images, in records."""
+@dataclass(frozen=True)
+class RejectedRecord:
+    """A record that can not be used, and why."""
 
-    has_text: bool
-    """Whether records have prompts."""
-
-    def index(self) -> pa.Table:
-        """One row a record (``schema.INDEX``), in a fixed order, with null and duplicate ids already marked.
-
-        Raises:
-            ValueError: there is nothing to read, or a column is missing or of another type.
-        """
-
-    def read(self, index: pa.Table) -> Iterator[pa.Table]:
-        """Bytes of the records of some index rows, all of one ``source`` (tables of ``schema.RAW``, a few rows each)."""
+    place: Place
+    stage: str
+    """Where it failed: index, read, decode or encode."""
+    reason: str
+    """One word to count by."""
+    detail: str | None
+    """What a person wants to know."""
 
 
-def make_index(columns: dict[str, Any]) -> pa.Table:
-    """Index table from lists; columns that are not given are null."""
-    rows = len(columns["key"])
-    return pa.table({field.name: columns.get(field.name, pa.nulls(rows, field.type)) for field in INDEX}, schema=INDEX)
+@dataclass(frozen=True)
+class IndexedRecord:
+    """A record before any of it is read."""
+
+    place: Place
+    rows: list[int]
+    """Rows of its images in the source."""
+    paths: list[str] | None
+    """Files of its images, where they are files of their own."""
+    generators: list[str] | None
+    """What made each image, where the index knows it."""
+    caption: str | None
 
 
-def mark_bad_ids(record_ids: list[str | None]) -> dict[str, list[str | None]]:
-    """Rejection columns for null ids and for every id but its first."""
-    seen: set[str] = set()
-    reasons: list[str | None] = []
-    for record_id in record_ids:
-        if record_id is None:
-            reasons.append("null_id")
-        elif record_id in seen:
-            reasons.append("duplicate_id")
+@dataclass(frozen=True)
+class RawRecord:
+    """A record with the bytes of its images as they were stored."""
+
+    place: Place
+    generators: list[str]
+    """What made each of k images; ``real`` for a real one."""
+    images: list[bytes]
+    """k files."""
+    text_original: str | None
+    text_positive: str | None
+
+
+@dataclass(frozen=True)
+class DecodedRecord:
+    """A record with its images resized and cropped, and what is known of their files."""
+
+    place: Place
+    generators: list[str]
+    pixels: list[bytes]
+    """k times (size, size, 3) uint8."""
+    text_original: str | None
+    text_positive: str | None
+    formats: list[str]
+    widths: list[int]
+    heights: list[int]
+    num_bytes: list[int]
+
+
+@dataclass(frozen=True)
+class EncodedRecord:
+    """A record's features, little-endian float16, and what is known of the files of its images."""
+
+    place: Place
+    generators: list[str]
+    image_features: bytes
+    """(k, D) of its images."""
+    text_original: bytes | None
+    """(D,) of the prompt."""
+    text_positive: bytes | None
+    prompts_cut: int
+    """Prompts that were longer than CLIP's context."""
+    formats: list[str]
+    widths: list[int]
+    heights: list[int]
+    num_bytes: list[int]
+
+
+Record = RejectedRecord | IndexedRecord | RawRecord | DecodedRecord | EncodedRecord
+RecordType = TypeVar("RecordType", IndexedRecord, RawRecord, DecodedRecord)
+
+
+def reject(place: Place, stage: str, reason: str, detail: str | None = None) -> RejectedRecord:
+    """The record at a place, kept aside."""
+    return RejectedRecord(place, stage, reason, detail)
+
+
+def to_table(records: Iterable[Record], schema: pa.Schema) -> pa.Table:
+    """Records as rows of a schema; what a record does not have is null."""
+    rows = [vars(record.place) | {name: value for name, value in vars(record).items() if name != "place"} for record in records]
+    return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema=schema)
+
+
+def from_table(table: pa.Table, kind: type[RecordType]) -> list[RecordType | RejectedRecord]:
+    """The records of a table, those rejected as such."""
+    names = [field.name for field in fields(kind) if field.name != "place"]
+    records: list[RecordType | RejectedRecord] = []
+    for row in table.to_pylist():
+        place = Place(row["key"], row["source"], row["row"], row["record_id"])
+        if row["reason"] is not None:
+            records.append(RejectedRecord(place, row["stage"], row["reason"], row["detail"]))
         else:
-            seen.add(record_id)
-            reasons.append(None)
-    details = [
-        f"{record_id!r} stands earlier in the set" if reason == "duplicate_id" else None
-        for record_id, reason in zip(record_ids, reasons, strict=True)
-    ]
-    return {"stage": ["index" if reason else None for reason in reasons], "reason": reasons, "detail": details}
+            records.append(kind(place, **{name: row[name] for name in names}))
+    return records
 
 
-def rejection(stage: str, reason: str, detail: str | None) -> dict[str, str | None]:
-    """Columns of a row that is kept aside."""
-    return {"stage": stage, "reason": reason, "detail": detail}
-
-
-def split_rejected(index: pa.Table) -> tuple[list[pa.Table], list[dict[str, Any]]]:
-    """Index rows already rejected, as rows of ``schema.RAW`` that pass through unread, and the places of the others."""
-    entries = index.to_pylist()
-    place = ("key", "source", "row", "record_id")
-    rejected = [{name: entry.get(name) for name in (*place, "stage", "reason", "detail")} for entry in entries if entry["reason"]]
-    wanted = [{name: entry[name] for name in INDEX.names if name in entry} for entry in entries if not entry["reason"]]
-    return [pa.Table.from_pylist(rejected, schema=RAW)] if rejected else [], wanted
+def split_rejected(
+    records: Sequence[RecordType | RejectedRecord],
+) -> tuple[list[RejectedRecord], list[RecordType]]:
+    """The rejected ones, and the others."""
+    rejected = [record for record in records if isinstance(record, RejectedRecord)]
+    return rejected, [record for record in records if not isinstance(record, RejectedRecord)]

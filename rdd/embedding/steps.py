@@ -5,7 +5,6 @@ committed like any other.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +12,21 @@ import torch
 
 from rdd.clip import ClipEncoder, Preprocessor
 from rdd.config import ClipConfig
-from rdd.data.decode import Picture, RejectedError, decode_image
-from rdd.data.records import rejection
+from rdd.data.decode import Picture, UnusableImageError, decode_image
+from rdd.data.records import (
+    DecodedRecord,
+    EncodedRecord,
+    RawRecord,
+    RejectedRecord,
+    from_table,
+    reject,
+    split_rejected,
+    to_table,
+)
 from rdd.schema import DECODED, FEATURE_DTYPE, FEATURES
 
 Progress = Callable[[str, int], None]
 """Told the name of a step and how many records it has just done."""
-
-_CARRIED = ("key", "source", "row", "record_id", "generators", "formats", "widths", "heights", "num_bytes")
-_VERDICT = ("stage", "reason", "detail")
 
 
 class RecordDecoder:
@@ -42,36 +47,42 @@ class RecordDecoder:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Tables in, tables out, row by row."""
-        rows = [row if row["reason"] else self._decode(row) for row in table.to_pylist()]
-        self._progress("decode", len(rows))
-        return pa.Table.from_pylist([{name: row.get(name) for name in DECODED.names} for row in rows], schema=DECODED)
+        records = [
+            record if isinstance(record, RejectedRecord) else self._decode(record) for record in from_table(table, RawRecord)
+        ]
+        self._progress("decode", len(records))
+        return to_table(records, DECODED)
 
-    def _decode(self, row: dict[str, Any]) -> dict[str, Any]:
-        missing = [name for name in ("text_original", "text_positive") if not row[name]]
+    def _decode(self, record: RawRecord) -> DecodedRecord | RejectedRecord:
+        missing = [name for name in ("text_original", "text_positive") if not getattr(record, name)]
         if self._text and missing:
-            return row | rejection("decode", "missing_prompt", ", ".join(missing))
+            return reject(record.place, "decode", "missing_prompt", ", ".join(missing))
         pictures, pixels = [], []
-        for generator, data in zip(row["generators"], row["images"], strict=True):
+        for generator, data in zip(record.generators, record.images, strict=True):
             try:
                 picture = decode_image(data, max_pixels=self._max_pixels)
                 pixels.append(_resized(self._preprocessor, picture))
-            except RejectedError as error:
-                return row | rejection("decode", error.reason, f"image of {generator}: {error.detail}")
+            except UnusableImageError as error:
+                return reject(record.place, "decode", error.reason, f"image of {generator}: {error.detail}")
             pictures.append(picture)
-        return row | {
-            "pixels": pixels,
-            "formats": [picture.format for picture in pictures],
-            "widths": [picture.width for picture in pictures],
-            "heights": [picture.height for picture in pictures],
-            "num_bytes": [picture.num_bytes for picture in pictures],
-        }
+        return DecodedRecord(
+            place=record.place,
+            generators=record.generators,
+            pixels=pixels,
+            text_original=record.text_original,
+            text_positive=record.text_positive,
+            formats=[picture.format for picture in pictures],
+            widths=[picture.width for picture in pictures],
+            heights=[picture.height for picture in pictures],
+            num_bytes=[picture.num_bytes for picture in pictures],
+        )
 
 
 def _resized(preprocessor: Preprocessor, picture: Picture) -> bytes:
     try:
         return preprocessor.pixels(picture.image).tobytes()
     except Exception as error:  # a mode that Pillow opens and can not resize, say
-        raise RejectedError("undecodable", f"{picture.image.mode} of {picture.format}: {error}") from error
+        raise UnusableImageError("undecodable", f"{picture.image.mode} of {picture.format}: {error}") from error
 
 
 class RecordEncoder:
@@ -81,7 +92,7 @@ class RecordEncoder:
         config: the encoder.
         text: whether prompts are encoded.
         threads: torch threads on a CPU; Ray would leave a worker one.
-        progress: told of each batch.
+        progress: told when the encoder is loaded (step ``load``), and of each batch.
     """
 
     def __init__(self, config: ClipConfig, *, text: bool, threads: int, progress: Progress) -> None:
@@ -90,42 +101,47 @@ class RecordEncoder:
         self._batch_size = config.batch_size
         self._text = text
         self._progress = progress
+        progress("load", 1)  # from now on, a record that does not come is a stall
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Tables in, tables out, row by row."""
-        rows = table.to_pylist()
-        usable = [row for row in rows if not row["reason"]]
-        for row, features in zip(usable, self._encode_images(usable), strict=True):
-            _keep(row, "image_features", features)
-        if self._text and usable:
-            self._encode_prompts(usable)
-        self._progress("encode", len(rows) - len(usable))
-        kept = [_kept(row) for row in rows]
-        return pa.Table.from_pylist(kept, schema=FEATURES)
+        records = from_table(table, DecodedRecord)
+        rejected, usable = split_rejected(records)
+        image_features = self._encode_images(usable)
+        prompts = {name: self._encode_prompts(usable, name) for name in ("text_original", "text_positive")}
+        encoded = iter(
+            [
+                _encoded(record, features, {name: rows[number] for name, rows in prompts.items() if rows})
+                for number, (record, features) in enumerate(zip(usable, image_features, strict=True))
+            ]
+        )
+        self._progress("encode", len(rejected))
+        return to_table(
+            [record if isinstance(record, RejectedRecord) else next(encoded) for record in records],
+            FEATURES,
+        )
 
-    def _encode_images(self, rows: list[dict[str, Any]]) -> list[np.ndarray]:
+    def _encode_images(self, records: list[DecodedRecord]) -> list[np.ndarray]:
         """Features of each record, (k, D) float16; whole batches, whatever the records' borders."""
-        flat = [pixels for row in rows for pixels in row["pixels"]]
+        flat = [pixels for record in records for pixels in record.pixels]
         size = self._encoder.preprocessor.config["size"]
         height, width = (size, size) if isinstance(size, int) else size
-        found = np.empty((len(flat), self._encoder.identity.embed_dim), dtype=FEATURE_DTYPE)
-        ends = np.cumsum([len(row["pixels"]) for row in rows], dtype=np.int64)
+        encoded = np.empty((len(flat), self._encoder.identity.embed_dim), dtype=FEATURE_DTYPE)
+        ends = np.cumsum([len(record.pixels) for record in records], dtype=np.int64)
         for start in range(0, len(flat), self._batch_size):
             stop = min(start + self._batch_size, len(flat))
             pixels = np.frombuffer(bytearray(b"".join(flat[start:stop])), dtype=np.uint8).reshape(-1, height, width, 3)
             features = self._encoder.encode_images(torch.from_numpy(pixels), batch_size=self._batch_size)
-            found[start:stop] = _narrow(features)
+            encoded[start:stop] = _narrow(features)
             self._progress("encode", int(((ends > start) & (ends <= stop)).sum()))
-        return np.split(found, ends[:-1]) if rows else []
+        return np.split(encoded, ends[:-1]) if records else []
 
-    def _encode_prompts(self, rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            row["prompts_cut"] = 0
-        for name in ("text_original", "text_positive"):
-            features, cut = self._encoder.encode_texts([row[name] for row in rows])
-            for row, feature, was_cut in zip(rows, _narrow(features), cut.tolist(), strict=True):
-                _keep(row, f"{name}_features", feature)
-                row["prompts_cut"] += int(was_cut)
+    def _encode_prompts(self, records: list[DecodedRecord], name: str) -> list[tuple[np.ndarray, bool]]:
+        """Of each record, the features (D,) float16 of a prompt and whether it was cut; nothing where text is not wanted."""
+        if not self._text or not records:
+            return []
+        features, cut = self._encoder.encode_texts([getattr(record, name) for record in records])
+        return list(zip(_narrow(features), cut.tolist(), strict=True))
 
 
 def _narrow(features: torch.Tensor) -> np.ndarray:
@@ -133,20 +149,23 @@ def _narrow(features: torch.Tensor) -> np.ndarray:
         return features.numpy().astype(FEATURE_DTYPE)
 
 
-def _keep(row: dict[str, Any], name: str, features: np.ndarray) -> None:
-    if np.isfinite(features).all():
-        row[name] = features.tobytes()
-    else:
-        row |= rejection("encode", "not_finite", f"{name}: a value is infinite or NaN in float16")
-
-
-def _kept(row: dict[str, Any]) -> dict[str, Any]:
-    """The row as it is written: a rejected one keeps its place and its reason alone."""
-    if row["reason"]:
-        return {name: row[name] for name in ("key", "source", "row", "record_id", *_VERDICT)}
-    return {name: row[name] for name in _CARRIED} | {
-        "image_features": row["image_features"],
-        "text_original": row.get("text_original_features"),
-        "text_positive": row.get("text_positive_features"),
-        "prompts_cut": row.get("prompts_cut", 0),
-    }
+def _encoded(
+    record: DecodedRecord, image_features: np.ndarray, prompts: dict[str, tuple[np.ndarray, bool]]
+) -> EncodedRecord | RejectedRecord:
+    """The record as it is written, rejected where a value does not fit."""
+    features = {"image_features": image_features} | {f"{name}_features": prompt for name, (prompt, _) in prompts.items()}
+    for name, values in features.items():
+        if not np.isfinite(values).all():
+            return reject(record.place, "encode", "not_finite", f"{name}: a value is infinite or NaN in float16")
+    return EncodedRecord(
+        place=record.place,
+        generators=record.generators,
+        image_features=image_features.tobytes(),
+        text_original=prompts["text_original"][0].tobytes() if prompts else None,
+        text_positive=prompts["text_positive"][0].tobytes() if prompts else None,
+        prompts_cut=sum(cut for _, cut in prompts.values()),
+        formats=record.formats,
+        widths=record.widths,
+        heights=record.heights,
+        num_bytes=record.num_bytes,
+    )

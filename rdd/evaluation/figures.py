@@ -1,4 +1,8 @@
-"""Figures of an evaluation: ROC and score histogram, readable in black and white."""
+"""Figures of an evaluation: ROC, logits, history; and the style that all figures share.
+
+Colours are Okabe and Ito's, which people with any colour vision tell apart; line styles and hatches tell them apart in black
+and white.
+"""
 
 import io
 from typing import Any
@@ -6,59 +10,112 @@ from typing import Any
 import numpy as np
 
 from rdd.evaluation.scores import Scored
+from rdd.metrics import auroc
 
-_DASHES = ["-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 5))]
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+"""Okabe & Ito, Color Universal Design (2008)."""
+
+REAL_COLOR, GENERATED_COLOR = BLUE, VERMILLION
+
+_COLORS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
+"""Of rows and generators; yellow is too pale for a line on white."""
+_DASHES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 5)))
+_LONGEST_NAME = 34
+_LEGEND_INSIDE = 6  # entries; more would cover the curves
 
 
 def roc_figure(scored: Scored, title: str) -> bytes:
-    """ROC curve over all images and by generator against all real ones, as PNG."""
+    """ROC curve over all images and by generator against all real ones, with the AUC of each, as PNG."""
     from sklearn.metrics import roc_curve
 
-    figure, axes = _figure()
     real = scored.labels == 0
-    names = ["all", *sorted(set(scored.generators[~real].tolist()))]
-    for number, name in enumerate(names):
-        keep = np.ones(len(real), dtype=bool) if name == "all" else real | (scored.generators == name)
+    names = sorted(set(scored.generators[~real].tolist()))
+    keeps = {"all generators": np.ones(len(real), dtype=bool)} | {name: real | (scored.generators == name) for name in names}
+    inside = len(keeps) <= _LEGEND_INSIDE
+    figure = new_figure(6, 6 if inside else 6 + 0.11 * len(keeps))
+    axes = figure.add_subplot()
+    for number, (name, keep) in enumerate(keeps.items()):
         false_positive, true_positive, _ = roc_curve(scored.labels[keep], scored.logits[keep], drop_intermediate=False)
-        style = {"linestyle": _DASHES[number % len(_DASHES)], "linewidth": 2.5 if name == "all" else 1.3}
-        axes.plot(false_positive, true_positive, label=name, color=_grey(number), drawstyle="steps-post", **style)
-    axes.set(xlabel="false-positive rate", ylabel="true-positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title=title)
+        style = line_style(number - 1) if number else {"color": BLACK, "linestyle": "-", "linewidth": 2.5}
+        label = f"{plain_text(name)}: AUC {auroc(scored.logits[keep], scored.labels[keep]):.4f}"
+        axes.plot(false_positive, true_positive, label=label, drawstyle="steps-post", **style)
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="chance: AUC 0.5")
+    axes.set(xlabel="false-positive rate", ylabel="true-positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set_title(plain_text(title, longest=60))
     axes.set_aspect("equal")
-    axes.legend(loc="lower right", fontsize="small")
+    if inside:
+        axes.legend(loc="lower right", fontsize="small")
+    else:
+        figure.legend(loc="outside lower center", ncols=2, fontsize="x-small")
     return png(figure)
 
 
 def histogram_figure(scored: Scored, threshold: float, title: str) -> bytes:
     """Histograms of the raw logits of real and generated images with the threshold, as PNG."""
-    figure, axes = _figure()
+    figure = new_figure(6, 5)
+    axes = figure.add_subplot()
     bins = np.histogram_bin_edges(scored.logits, bins=40).tolist()
-    for label, name, style in ((0, "real", {"hatch": "//", "fill": False}), (1, "generated", {"alpha": 0.6, "color": "0.5"})):
+    styles = (
+        (0, "real", {"hatch": "//", "edgecolor": REAL_COLOR, "facecolor": "none"}),
+        (1, "generated", {"alpha": 0.55, "color": GENERATED_COLOR}),
+    )
+    for label, name, style in styles:
         logits = scored.logits[scored.labels == label]
-        axes.hist(logits, bins=bins, weights=np.full(len(logits), 1 / len(logits)), label=f"{name} ({len(logits)})", **style)
-    axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.2f}")
-    axes.set(xlabel="raw logit (larger: generated)", ylabel="share of the images of its class", title=title)
+        shares = np.full(len(logits), 1 / len(logits))
+        axes.hist(logits, bins=bins, weights=shares, label=f"{name} ({len(logits)})", histtype="stepfilled", **style)
+    axes.axvline(threshold, color=BLACK, linestyle="--", label=f"threshold {threshold:.2f}")
+    axes.set(xlabel="raw logit (larger: generated)", ylabel="share of the images of its class")
+    axes.set_title(plain_text(title, longest=60))
     axes.legend(fontsize="small")
     return png(figure)
 
 
 def history_figure(history: list[dict[str, float]], title: str) -> bytes:
     """Loss terms and validation AUC by epoch, as PNG."""
-    figure, axes = _figure()
+    figure = new_figure(6, 5)
+    axes = figure.add_subplot()
     epochs = [row["epoch"] for row in history]
-    for name, dash in (("train/loss", "-"), ("train/loss_cvar", "--"), ("train/loss_auc", ":")):
-        axes.plot(epochs, [row[name] for row in history], dash, color="black", label=name)
+    styles = {"train/loss": (BLACK, "-"), "train/loss_cvar": (BLUE, "--"), "train/loss_auc": (GREEN, ":")}
+    for name, (color, dash) in styles.items():
+        axes.plot(epochs, [row[name] for row in history], dash, color=color, label=name, linewidth=1.8)
     axes.set(xlabel="epoch", ylabel="loss at the weights", title=title)
     right = axes.twinx()
-    right.plot(epochs, [row["val/auroc"] for row in history], "-", color="0.6", linewidth=2.5, label="val/auroc (right)")
+    aurocs = [row["val/auroc"] for row in history]
+    right.plot(epochs, aurocs, "-o", color=VERMILLION, markersize=3.5, label="val/auroc (right)")
     right.set_ylabel("validation AUC")
+    right.ticklabel_format(axis="y", useOffset=False)
     axes.margins(y=0.1)
     handles, labels = (a + b for a, b in zip(axes.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True))
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     return png(figure)
 
 
-def _grey(number: int) -> str:
-    return "black" if number == 0 else str(min(0.15 + 0.12 * number, 0.7))
+def line_style(number: int) -> dict[str, Any]:
+    """Colour and dashes of the number-th line: 36 that differ, and neighbours differ in both."""
+    color = _COLORS[number % len(_COLORS)]
+    dash = _DASHES[(number + number // len(_COLORS)) % len(_DASHES)]
+    return {"color": color, "linestyle": dash, "linewidth": 1.4}
+
+
+def plain_text(name: str, *, longest: int = _LONGEST_NAME) -> str:
+    """A name from outside as matplotlib draws it letter by letter: on one line, shortened, and no formula.
+
+    A ``$`` would begin a formula, and a label that begins with ``_`` is left out of a legend.
+    """
+    text = " ".join(name.split())
+    if len(text) > longest:
+        half = (longest - 1) // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return ("\u200a" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -66,11 +123,6 @@ def new_figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure  # half a second to import, and no global state of pyplot
 
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def _figure() -> tuple[Any, Any]:
-    figure = new_figure(6, 5)
-    return figure, figure.add_subplot()
 
 
 def png(figure: Any) -> bytes:

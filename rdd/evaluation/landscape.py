@@ -30,7 +30,7 @@ class Surroundings:
     loss: CvarAucLoss
 
     @classmethod
-    def of(cls, head: DetectorHead, features: Tensor, labels: Tensor, loss: CvarAucLoss) -> "Surroundings":
+    def copy_of(cls, head: DetectorHead, features: Tensor, labels: Tensor, loss: CvarAucLoss) -> "Surroundings":
         """The surroundings of a copy of a head, in float64."""
         head = copy.deepcopy(head).double().train()
         head.track_statistics(False)
@@ -129,11 +129,11 @@ def largest_eigenvalue(at: Surroundings, *, seed: int, iterations: int = 50, tol
 
 def _hessian_times(at: Surroundings, vector: Direction) -> Direction:
     parameters = dict(at.head.named_parameters())
-    own = [parameters[name] for name in vector]
+    varied = [parameters[name] for name in vector]
     value = at.loss.twice_differentiable(at.logits(), at.labels)
-    gradients = torch.autograd.grad(value, own, create_graph=True, materialize_grads=True)
+    gradients = torch.autograd.grad(value, varied, create_graph=True, materialize_grads=True)
     along = torch.stack([(gradient * vector[name]).sum() for name, gradient in zip(vector, gradients, strict=True)]).sum()
-    products = torch.autograd.grad(along, own, materialize_grads=True)
+    products = torch.autograd.grad(along, varied, materialize_grads=True)
     return dict(zip(vector, products, strict=True))
 
 

@@ -46,8 +46,8 @@ def record_components(scored: Scored) -> np.ndarray:
     right[positive] = _share_below(real, scored.logits[positive])
     right[~positive] = 1 - _share_below(generated, scored.logits[~positive])
     errors = (right - right[positive].mean()) / np.where(positive, positive.sum(), (~positive).sum())
-    _, of = np.unique(scored.records, return_inverse=True)
-    return np.bincount(of, weights=errors)
+    _, record_numbers = np.unique(scored.records, return_inverse=True)
+    return np.bincount(record_numbers, weights=errors)
 
 
 def _share_below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -61,9 +61,9 @@ class Spread:
     """An estimate that is a mean over seeds, and how much it varies."""
 
     value: float
-    of_records: float
+    record_variance: float
     """Variance over records (Obuchowski), of the components' mean over seeds."""
-    of_seeds: float
+    seed_variance: float
     """Variance over seeds of that mean; 0 for one seed, which says nothing of others."""
     records: int
     seeds: int
@@ -71,10 +71,10 @@ class Spread:
     @property
     def freedom(self) -> float:
         """Degrees of freedom of the sum of both variances, by Satterthwaite."""
-        squares = self.of_records**2 / (self.records - 1)
+        squares = self.record_variance**2 / (self.records - 1)
         if self.seeds > 1:
-            squares += self.of_seeds**2 / (self.seeds - 1)
-        return (self.of_records + self.of_seeds) ** 2 / squares
+            squares += self.seed_variance**2 / (self.seeds - 1)
+        return (self.record_variance + self.seed_variance) ** 2 / squares
 
     @property
     def p_value(self) -> float:
@@ -82,7 +82,7 @@ class Spread:
 
         What records and seeds vary in together is in both variances, on the safe side.
         """
-        variance = self.of_records + self.of_seeds
+        variance = self.record_variance + self.seed_variance
         return float(2 * stats.t.sf(abs(self.value) / np.sqrt(variance), self.freedom)) if variance else 1.0
 
     def interval(self, drawn: np.ndarray) -> list[float] | None:
@@ -93,11 +93,11 @@ class Spread:
         Args:
             drawn: ``(resamples,)`` bootstrap values of the estimate.
         """
-        bounds, variance = interval(drawn), self.of_records + self.of_seeds
+        bounds, variance = interval(drawn), self.record_variance + self.seed_variance
         if bounds is None or not variance:
             return bounds
-        seen = self.of_records + self.of_seeds * (self.seeds - 1) / self.seeds
-        stretch = float(np.sqrt(variance / seen) * stats.t.ppf(0.975, self.freedom) / stats.norm.ppf(0.975))
+        resampled = self.record_variance + self.seed_variance * (self.seeds - 1) / self.seeds
+        stretch = float(np.sqrt(variance / resampled) * stats.t.ppf(0.975, self.freedom) / stats.norm.ppf(0.975))
         return [self.value + stretch * (bound - self.value) for bound in bounds]
 
 
@@ -121,9 +121,9 @@ def spread_of_difference(ours: Sequence[Scored], theirs: Sequence[Scored]) -> Sp
 def _spread(values: Sequence[float], components: Sequence[np.ndarray]) -> Spread:
     mean = np.mean(components, axis=0)
     records, seeds = len(mean), len(values)
-    of_records = records / (records - 1) * float(np.square(mean).sum())
-    of_seeds = float(np.var(values, ddof=1)) / seeds if seeds > 1 else 0.0
-    return Spread(float(np.mean(values)), of_records, of_seeds, records, seeds)
+    record_variance = records / (records - 1) * float(np.square(mean).sum())
+    seed_variance = float(np.var(values, ddof=1)) / seeds if seeds > 1 else 0.0
+    return Spread(float(np.mean(values)), record_variance, seed_variance, records, seeds)
 
 
 def _auc(scored: Scored) -> float:
@@ -142,13 +142,13 @@ def joint_bootstrap(rows: dict[str, Sequence[Scored]], *, resamples: int, seed: 
         By name, ``(resamples,)`` float64; NaN where a draw lacks a class.
     """
     first = next(iter(rows.values()))
-    _, of = np.unique(first[0].records, return_inverse=True)
-    records, seeds = int(of.max()) + 1, len(first)
+    _, record_numbers = np.unique(first[0].records, return_inverse=True)
+    records, seeds = int(record_numbers.max()) + 1, len(first)
     aucs = {name: [WeightedAuc(scored.logits, scored.labels) for scored in by_seed] for name, by_seed in rows.items()}
     drawn = {name: np.empty(resamples) for name in rows}
     rng = np.random.default_rng(seed)
     for number in range(resamples):
-        weights = np.bincount(rng.integers(records, size=records), minlength=records).astype(np.float64)[of]
+        weights = np.bincount(rng.integers(records, size=records), minlength=records).astype(np.float64)[record_numbers]
         chosen = rng.integers(seeds, size=seeds)
         for name, by_seed in aucs.items():
             values = {which: by_seed[which](weights) for which in set(chosen.tolist())}

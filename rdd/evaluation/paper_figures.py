@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rdd.evaluation.figures import new_figure, png
+from rdd.evaluation.figures import BLACK, line_style, new_figure, plain_text, png
 
 _MARKERS = "osD^vPX*"
 _LEVELS = 12
@@ -26,15 +26,16 @@ def landscape_figure(panels: Mapping[str, np.ndarray], numbers: Mapping[str, str
     figure = new_figure(5.2 * len(panels), 9.4)
     for number, (title, losses) in enumerate(panels.items()):
         flat = figure.add_subplot(2, len(panels), number + 1)
-        lines = flat.contour(axis, axis, losses, levels=levels, colors="black", linewidths=0.9)
+        flat.contourf(axis, axis, losses, levels=levels, cmap="viridis", norm="log", extend="both")
+        lines = flat.contour(axis, axis, losses, levels=levels, colors="white", linewidths=0.7)
         flat.clabel(lines, fmt="%.3g", fontsize=7)
-        flat.plot(0, 0, "k+", markersize=10)
+        flat.plot(0, 0, "w+", markersize=10)
         flat.set(xlabel="direction 1 (filter lengths)", ylabel="direction 2 (filter lengths)")
         flat.set_title(f"{title}\n{numbers[title]}", fontsize=9.5)
         flat.set_aspect("equal")
         surface = figure.add_subplot(2, len(panels), len(panels) + number + 1, projection="3d")
         x, y = np.meshgrid(axis, axis)
-        surface.plot_surface(x, y, losses, cmap="Greys_r", vmin=low, vmax=high, edgecolor="0.3", linewidth=0.2)
+        surface.plot_surface(x, y, losses, cmap="viridis", vmin=low, vmax=high, edgecolor="0.3", linewidth=0.2)
         surface.set(xlabel="direction 1", ylabel="direction 2", zlim=(low, high))
         surface.set_zlabel("loss", labelpad=6)
         ticks = [-span, 0, span]
@@ -59,11 +60,11 @@ def feature_map_figure(points: Mapping[str, np.ndarray], generators: np.ndarray)
         handles = []
         for place, name in enumerate(names):
             keep = generators == name
-            fill = {"facecolors": "black"} if name == "real" else {"facecolors": "none"}
-            grey = "black" if name == "real" else str(min(0.15 + 0.13 * place, 0.65))
+            color = BLACK if name == "real" else str(line_style(place - 1)["color"])
+            fill = {"facecolors": BLACK if name == "real" else "none"}
             marker = _MARKERS[place % len(_MARKERS)]
-            style = {"s": 16, "marker": marker, "edgecolors": grey, "linewidths": 0.8, **fill}
-            handles.append(axes.scatter(*places[keep].T, label=f"{name} ({keep.sum()})", **style))
+            style = {"s": 16, "marker": marker, "edgecolors": color, "linewidths": 0.9, **fill}
+            handles.append(axes.scatter(*places[keep].T, label=f"{plain_text(name)} ({keep.sum()})", **style))
         axes.set(xlabel=f"{title} 1 (no unit)", ylabel=f"{title} 2 (no unit)", title=f"CLIP image features, {title}")
     figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(names)), fontsize="small")
     return png(figure)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rdd import storage
-from rdd.evaluation.figures import new_figure, png
+from rdd.evaluation.figures import BLUE, SKY, VERMILLION, new_figure, png
 
 
 @dataclass(frozen=True)
@@ -24,43 +24,45 @@ class Point:
     """Whether it was trained to its end, not stopped early."""
 
 
-Found = Sequence[Point]
-
 _PAIRS = (("loss.alpha", "loss.gamma"), ("loss.p", "sam.rho"))
 _BINS = 5
 
 
-def write_sweep_figures(folder: str, found: Found) -> None:
-    """Write what the trials allow: importance wants two of them, a heat map both of its parameters.
+def write_sweep_figures(folder: str, points: Sequence[Point]) -> None:
+    """Write what the trials allow: importance wants two of them, a heat map both of its parameters and a trial to its end.
 
     Args:
         folder: where to.
-        found: trials that did not fail.
+        points: trials that did not fail.
     """
-    paths = sorted({path for point in found for path in point.values})
-    storage.write_bytes(storage.join(folder, "parameters.png"), parameters_figure(found, paths))
-    storage.write_bytes(storage.join(folder, "parallel.html"), parallel_page(found, paths).encode())
+    paths = sorted({path for point in points for path in point.values})
+    storage.write_bytes(storage.join(folder, "parameters.png"), parameters_figure(points, paths))
+    storage.write_bytes(storage.join(folder, "parallel.html"), parallel_page(points, paths).encode())
     for first, second in _PAIRS:
-        if first in paths and second in paths:
+        if first in paths and second in paths and any(point.whole for point in points):
             name = f"{first.split('.')[1]}_{second.split('.')[1]}.png"
-            storage.write_bytes(storage.join(folder, name), heat_map(found, first, second))
-    shares = importance(found, paths)
+            storage.write_bytes(storage.join(folder, name), heat_map(points, first, second))
+    shares = importance(points, paths)
     if shares:
         storage.write_bytes(storage.join(folder, "importance.png"), importance_figure(shares))
 
 
-def parameters_figure(found: Found, paths: Sequence[str]) -> bytes:
+def parameters_figure(points: Sequence[Point], paths: Sequence[str]) -> bytes:
     """Validation AUC of each trial against each parameter."""
     columns = min(len(paths), 2)
     rows = math.ceil(len(paths) / columns)
     figure = new_figure(4.2 * columns, 3.4 * rows)
+    styles = (
+        (True, {"marker": "o", "color": BLUE, "label": "trained to the end"}),
+        (False, {"marker": "x", "color": VERMILLION, "label": "stopped early"}),
+    )
     for number, path in enumerate(paths):
         axes = figure.add_subplot(rows, columns, number + 1)
-        for whole, style in ((True, "full"), (False, "none")):
-            shown = [point for point in found if point.whole == whole]
+        for whole, style in styles:
+            shown = [point for point in points if point.whole == whole]
             places = [point.values[path] for point in shown], [point.auroc for point in shown]
-            axes.plot(*places, "o", color="black", fillstyle=style, label="trained to the end" if whole else "stopped early")
-        if _spans_decades([point.values[path] for point in found]):
+            axes.plot(*places, linestyle="none", **style)
+        if _spans_decades([point.values[path] for point in points]):
             axes.set_xscale("log")
         axes.set(xlabel=path, ylabel="best validation AUC")
         axes.ticklabel_format(axis="y", useOffset=False)
@@ -69,19 +71,30 @@ def parameters_figure(found: Found, paths: Sequence[str]) -> bytes:
     return png(figure)
 
 
-def parallel_page(found: Found, paths: Sequence[str]) -> str:
-    """Parallel coordinates of all trials: one HTML file that needs nothing else."""
+def parallel_page(points: Sequence[Point], paths: Sequence[str]) -> str:
+    """Parallel coordinates of all trials: one HTML file that needs nothing else.
+
+    Lines are coloured by the rank of their AUC, so that the trials that lose differ from each other as those that win do,
+    however near to each other the AUCs are.
+    """
     import plotly.graph_objects as go
 
-    aurocs = [point.auroc for point in found]
-    dimensions = [_dimension(path, [point.values[path] for point in found]) for path in paths]
-    dimensions.append({"label": "validation AUC", "values": aurocs})
-    line = {"color": aurocs, "colorscale": "Greys", "showscale": True, "colorbar": {"title": {"text": "validation AUC"}}}
-    if len(set(aurocs)) > 1:  # the palest grey would not be seen
-        low, high = min(aurocs), max(aurocs)
-        line |= {"cmin": low - 0.4 * (high - low), "cmax": high}
-    figure = go.Figure(go.Parcoords(line=line, dimensions=dimensions))
-    figure.update_layout(title={"text": f"{len(found)} trials"}, font={"size": 14}, margin={"l": 90, "r": 60, "t": 110})
+    aurocs = [point.auroc for point in points]
+    ranked = sorted(points, key=lambda point: point.auroc)  # the best is drawn last, on top
+    dimensions = [_dimension(path, [point.values[path] for point in ranked]) for path in paths]
+    ends = ["to the end" if point.whole else "stopped early" for point in ranked]
+    dimensions.append(_dimension("trained", ends))
+    dimensions.append({"label": "validation AUC", "values": sorted(aurocs)})
+    last = max(len(points) - 1, 1)
+    shown = sorted({0, last // 2, len(points) - 1})
+    bar = {
+        "title": {"text": "rank: AUC"},
+        "tickvals": shown,
+        "ticktext": [f"{len(points) - rank}: {ranked[rank].auroc:.4f}" for rank in shown],
+    }
+    line = {"color": list(range(len(points))), "colorscale": "Viridis", "reversescale": True, "cmin": 0, "cmax": last}
+    figure = go.Figure(go.Parcoords(line=line | {"showscale": True, "colorbar": bar}, dimensions=dimensions))
+    figure.update_layout(title={"text": f"{len(points)} trials"}, font={"size": 14}, margin={"l": 90, "r": 60, "t": 110})
     return figure.to_html(include_plotlyjs=True, full_html=True)
 
 
@@ -96,28 +109,36 @@ def _dimension(path: str, values: list[Any]) -> dict[str, Any]:
     return {"label": path, "values": [names.index(str(value)) for value in values], "tickvals": ticks, "ticktext": names}
 
 
-def heat_map(found: Found, first: str, second: str) -> bytes:
-    """Mean validation AUC over cells of two parameters, with the number of trials in each."""
-    columns, rows = (_cells([point.values[path] for point in found]) for path in (first, second))
-    sums, counts = np.zeros((len(rows[1]), len(columns[1]))), np.zeros((len(rows[1]), len(columns[1])), dtype=int)
-    for x, y, point in zip(columns[0], rows[0], found, strict=True):
-        sums[y, x] += point.auroc
-        counts[y, x] += 1
-    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    figure = new_figure(6.4, 5)
+def heat_map(points: Sequence[Point], first: str, second: str) -> bytes:
+    """Mean validation AUC over cells of two parameters, of trials trained to their end; those stopped early are counted.
+
+    The AUC of a trial that was stopped early is that of its few epochs, and would pull the mean of its cell down.
+    """
+    columns, rows = (_cells([point.values[path] for point in points]) for path in (first, second))
+    shape = len(rows[1]), len(columns[1])
+    sums, whole, stopped = np.zeros(shape), np.zeros(shape, dtype=int), np.zeros(shape, dtype=int)
+    for x, y, point in zip(columns[0], rows[0], points, strict=True):
+        if point.whole:
+            sums[y, x] += point.auroc
+            whole[y, x] += 1
+        else:
+            stopped[y, x] += 1
+    means = np.where(whole > 0, sums / np.maximum(whole, 1), np.nan)
+    figure = new_figure(6.8, 5.2)
     axes = figure.add_subplot()
-    low, high = float(np.nanmin(means)), float(np.nanmax(means))
-    bottom = low - 0.3 * max(high - low, 1e-9)  # the lowest mean is a light grey; white with strokes is no trial
-    image = axes.imshow(means, origin="lower", cmap="Greys", aspect="auto", vmin=bottom, vmax=high)
-    axes.patch.set(hatch="//", edgecolor="0.8", facecolor="white")
-    middle = (bottom + high) / 2
-    for y, x in zip(*np.nonzero(counts), strict=True):
-        color = "white" if means[y, x] > middle else "black"
-        axes.text(x, y, f"{means[y, x]:.4f}\nn = {counts[y, x]}", ha="center", va="center", color=color, fontsize=8)
+    axes.patch.set(hatch="//", edgecolor="0.85", facecolor="white")
+    image = axes.imshow(means, origin="lower", cmap="viridis", aspect="auto")
+    middle = (np.nanmin(means) + np.nanmax(means)) / 2
+    for y, x in zip(*np.nonzero(whole + stopped), strict=True):
+        lines = [f"{means[y, x]:.4f}", f"n = {whole[y, x]}"] if whole[y, x] else []
+        lines += [f"{stopped[y, x]} stopped"] if stopped[y, x] else []
+        color = "white" if whole[y, x] and means[y, x] < middle else "black"
+        axes.text(x, y, "\n".join(lines), ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(len(columns[1])), columns[1], rotation=25, ha="right")
     axes.set_yticks(range(len(rows[1])), rows[1])
-    axes.set(xlabel=first, ylabel=second, title="mean of the best validation AUC; hatched: no trial")
-    figure.colorbar(image, ax=axes, label="validation AUC")
+    axes.set(xlabel=first, ylabel=second)
+    axes.set_title("mean of the best validation AUC of trials trained to their end\n(hatched: none)", fontsize=10)
+    figure.colorbar(image, ax=axes, label="validation AUC", format="%.4f")
     return png(figure)
 
 
@@ -134,19 +155,19 @@ def _cells(values: list[Any]) -> tuple[list[int], list[str]]:
     return cells, [f"{low:.2g} to {high:.2g}" for low, high in itertools.pairwise(shown)]
 
 
-def importance(found: Found, paths: Sequence[str]) -> dict[str, float]:
+def importance(points: Sequence[Point], paths: Sequence[str]) -> dict[str, float]:
     """Share of the variance of validation AUC that each parameter explains: fANOVA, by Optuna; empty where nothing varies."""
     import optuna
 
-    varying = [path for path in paths if len({point.values[path] for point in found}) > 1]
-    if not varying or len({point.auroc for point in found}) < 2:
+    varying = [path for path in paths if len({point.values[path] for point in points}) > 1]
+    if not varying or len({point.auroc for point in points}) < 2:
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
-    domains = {path: _distribution([point.values[path] for point in found]) for path in varying}
-    for point in found:
-        own = {path: point.values[path] for path in varying}
-        study.add_trial(optuna.trial.create_trial(params=own, distributions=domains, value=point.auroc))
+    domains = {path: _distribution([point.values[path] for point in points]) for path in varying}
+    for point in points:
+        params = {path: point.values[path] for path in varying}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=domains, value=point.auroc))
     shares = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
     return dict(shares)
 
@@ -164,7 +185,7 @@ def importance_figure(shares: dict[str, float]) -> bytes:
     figure = new_figure(6, 1.2 + 0.5 * len(shares))
     axes = figure.add_subplot()
     names = sorted(shares, key=shares.__getitem__)
-    axes.barh(names, [shares[name] for name in names], color="0.75", edgecolor="black")
+    axes.barh(names, [shares[name] for name in names], color=SKY, edgecolor="black")
     for place, name in enumerate(names):
         axes.text(shares[name], place, f" {shares[name]:.2f}", va="center")
     axes.set(xlabel="share of the variance of validation AUC explained (fANOVA)", xlim=(0, 1.1))

@@ -48,6 +48,14 @@ class FileIndex:
     generators: pa.ListArray
 
 
+OnProgress = Callable[[str], object]
+"""Told in words how far the reading is, often, and by several threads."""
+
+
+def ignored(progress: str) -> None:
+    """Where nobody asks how far the reading is."""
+
+
 Allocate = Callable[[tuple[int, int]], np.ndarray]
 """Makes the float16 array of a shape."""
 
@@ -82,7 +90,14 @@ def read_index(files: list[str]) -> FileIndex:
     )
 
 
-def read_columns(files: list[str], manifest: dict[str, Any], allocate: Allocate = _in_memory, *, text: bool = True) -> Columns:
+def read_columns(
+    files: list[str],
+    manifest: dict[str, Any],
+    allocate: Allocate = _in_memory,
+    *,
+    text: bool = True,
+    on_progress: OnProgress = ignored,
+) -> Columns:
     """All files, each read and copied to its place by a thread; without ``text`` only the images."""
     index, names = read_index(files), _names(manifest)[: None if text else 1]
     images, records = int(index.first_image[-1]), int(index.first_record[-1])
@@ -95,7 +110,8 @@ def read_columns(files: list[str], manifest: dict[str, Any], allocate: Allocate 
             _copy_column(files[number], name, rows[begin + firsts[number] : begin + firsts[number + 1]])
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        list(pool.map(fill, range(len(files))))
+        for number, _ in enumerate(pool.map(fill, range(len(files)))):
+            on_progress(f"{number + 1} of {len(files)} files of features")
     return Columns(rows, index.record_ids, index.generators)
 
 

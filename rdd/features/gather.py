@@ -33,12 +33,12 @@ def gather_batches(rows: Tensor, numbers: Iterable[Tensor], *, device: torch.dev
         yield from _through_pinned_memory(rows, numbers, device, dtype)
         return
     gathered, widened = rows.new_empty(0, rows.shape[1]), torch.empty(0, dtype=dtype, device=rows.device)
-    for of_batch in numbers:
-        count, values = of_batch.numel(), of_batch.numel() * rows.shape[1]
+    for row_numbers in numbers:
+        count, values = row_numbers.numel(), row_numbers.numel() * rows.shape[1]
         if count > len(gathered):
             gathered, widened = rows.new_empty(count, rows.shape[1]), widened.new_empty(values)
-        half = torch.index_select(rows, 0, of_batch.flatten(), out=gathered[:count])
-        yield widened[:values].view(len(of_batch), -1).copy_(half.view(len(of_batch), -1))
+        half = torch.index_select(rows, 0, row_numbers.flatten(), out=gathered[:count])
+        yield widened[:values].view(len(row_numbers), -1).copy_(half.view(len(row_numbers), -1))
 
 
 def _through_pinned_memory(
@@ -51,14 +51,14 @@ def _through_pinned_memory(
     copying = torch.cuda.Stream(device)
     buffers = [torch.empty(0, dtype=rows.dtype, pin_memory=True) for _ in range(_IN_FLIGHT)]
     copied = [torch.cuda.Event() for _ in range(_IN_FLIGHT)]
-    for turn, of_batch in enumerate(numbers):
-        slot, count, values = turn % _IN_FLIGHT, of_batch.numel(), of_batch.numel() * rows.shape[1]
+    for turn, row_numbers in enumerate(numbers):
+        slot, count, values = turn % _IN_FLIGHT, row_numbers.numel(), row_numbers.numel() * rows.shape[1]
         copied[slot].synchronize()
         if values > len(buffers[slot]):
             buffers[slot] = torch.empty(values, dtype=rows.dtype, pin_memory=True)
-        half = torch.index_select(rows, 0, of_batch.flatten(), out=buffers[slot][:values].view(count, -1))
+        half = torch.index_select(rows, 0, row_numbers.flatten(), out=buffers[slot][:values].view(count, -1))
         with torch.cuda.stream(copying):
-            on_device = half.view(len(of_batch), -1).to(device, non_blocking=True)
+            on_device = half.view(len(row_numbers), -1).to(device, non_blocking=True)
             copied[slot].record(copying)
         computing = torch.cuda.current_stream(device)
         computing.wait_stream(copying)

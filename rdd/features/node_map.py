@@ -5,6 +5,8 @@ import fcntl
 import logging
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,19 +14,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rdd.features.files import MAP_FILE, Columns, feature_files, identity_of, read_columns, read_parquet
+from rdd.features.files import MAP_FILE, Columns, OnProgress, feature_files, identity_of, ignored, read_columns, read_parquet
 from rdd.schema import FEATURE_DTYPE
 
 logger = logging.getLogger(__name__)
 
+_WAIT_S = 0.2
 
-def read_shared_columns(path: str, manifest: dict[str, Any], shared: str) -> Columns:
-    """One memory map per node, below ``shared``: whoever comes first writes it, and the others wait for the lock."""
+
+def map_folder() -> str:
+    """Where a node keeps its memory maps of features, for all processes of this user."""
+    return os.environ.get("RDD_MAP_DIR") or os.path.join(tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
+
+
+def read_shared_columns(path: str, manifest: dict[str, Any], shared: str, on_progress: OnProgress = ignored) -> Columns:
+    """One memory map per node, below ``shared``: whoever comes first writes it, and the others wait for the lock.
+
+    Args:
+        path: directory of the features.
+        manifest: of the features.
+        shared: where maps lie.
+        on_progress: told how far the map is, whoever writes it.
+    """
     folder = map_of(path, manifest, shared)
     os.makedirs(os.path.dirname(folder), exist_ok=True)
-    with _exclusive(f"{folder}.lock"):
+    with _exclusive(f"{folder}.lock", on_progress) as note:
         if not os.path.exists(folder):
-            _write_map(path, manifest, folder)
+            _write_map(path, manifest, folder, note)
     ids = read_parquet(os.path.join(folder, "ids.parquet"), ["record_id", "generators"])
     rows = np.load(os.path.join(folder, MAP_FILE), mmap_mode="r")
     return Columns(rows, tuple(ids["record_id"].to_pylist()), pa.concat_arrays(ids["generators"].chunks))
@@ -35,7 +51,7 @@ def map_of(path: str, manifest: dict[str, Any], shared: str) -> str:
     return os.path.join(shared, identity_of(path, manifest))
 
 
-def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:
+def _write_map(path: str, manifest: dict[str, Any], folder: str, on_progress: OnProgress) -> None:
     """The columns as files of numpy, complete or not there."""
     beside = f"{folder}.partial"
     shutil.rmtree(beside, ignore_errors=True)
@@ -52,11 +68,11 @@ def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:
                 size = os.path.getsize(place) / 2**30
                 raise RuntimeError(
                     f"no room for a memory map of {size:.3g} GiB in {os.path.dirname(folder)} ({error.strerror}); "
-                    "set RDDMAP_FILE_DIR to a larger disk, or features.held to stream"
+                    "set RDD_MAP_DIR to a larger disk, or features.held to stream"
                 ) from error
         return rows
 
-    columns = read_columns(feature_files(path), manifest, allocate)
+    columns = read_columns(feature_files(path), manifest, allocate, on_progress=on_progress)
     pq.write_table(
         pa.table({"record_id": list(columns.record_ids), "generators": columns.generators}),
         os.path.join(beside, "ids.parquet"),
@@ -65,7 +81,22 @@ def _write_map(path: str, manifest: dict[str, Any], folder: str) -> None:
 
 
 @contextlib.contextmanager
-def _exclusive(path: str) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _exclusive(path: str, on_progress: OnProgress) -> Iterator[OnProgress]:
+    """Hold a lock; gives what its holder tells its progress to: those who wait pass it on, so that none of them looks dead."""
+    with open(path, "a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                on_progress(file.read())
+                time.sleep(_WAIT_S)
+
+        def note(progress: str) -> None:
+            file.truncate(0)
+            file.write(progress)
+            file.flush()
+            on_progress(progress)
+
+        yield note

@@ -18,11 +18,20 @@ from torch import Tensor
 
 from rdd.config import FeaturesConfig
 from rdd.features.batches import global_batches
-from rdd.features.files import Columns, FileIndex, feature_files, identity_of, read_columns, read_manifest
+from rdd.features.files import (
+    Columns,
+    FileIndex,
+    OnProgress,
+    feature_files,
+    identity_of,
+    ignored,
+    read_columns,
+    read_manifest,
+)
 from rdd.features.gather import CPU, gather_batches, to_device
 from rdd.features.node_map import read_shared_columns
-from rdd.features.splits import Part, split_records
-from rdd.features.text_modes import TextMode
+from rdd.features.splits import Part, split_with_both_classes
+from rdd.features.text_modes import TextMode, input_width, prompt_rows, text_mode_for
 from rdd.schema import REAL, label_of
 
 
@@ -74,13 +83,14 @@ class FeatureTable:
         return False
 
     @classmethod
-    def load(cls, path: str, *, shared: str | None = None) -> "FeatureTable":
+    def load(cls, path: str, *, shared: str | None = None, on_progress: OnProgress = ignored) -> "FeatureTable":
         """Read what jobs/embed.py wrote.
 
         Args:
             path: its directory, local or on S3.
             shared: local directory for one memory map per node: the first process writes it, all map it. By default the
                 features are read into this process's own memory.
+            on_progress: told how far the reading is.
 
         Raises:
             ValueError: there is no finished embedding at ``path``.
@@ -88,7 +98,10 @@ class FeatureTable:
         """
         manifest, digest = read_manifest(path)
         try:
-            columns = read_shared_columns(path, manifest, shared) if shared else read_columns(feature_files(path), manifest)
+            if shared:
+                columns = read_shared_columns(path, manifest, shared, on_progress)
+            else:
+                columns = read_columns(feature_files(path), manifest, on_progress=on_progress)
         except (KeyError, pa.ArrowException) as error:
             raise RuntimeError(
                 f"{path} is not what jobs/embed.py wrote ({type(error).__name__}: {error}); embed again"
@@ -104,21 +117,17 @@ class FeatureTable:
         """Width D of a feature vector."""
         return int(self.manifest["embed_dim"])
 
-    def width(self, text_mode: TextMode) -> int:
+    def width(self, text_mode: str) -> int:
         """Columns of a batch's features."""
-        return self.embed_dim * (1 if text_mode == "none" else 2)
+        return input_width(self.embed_dim, self.text_mode(text_mode))
 
-    def check_text_mode(self, text_mode: TextMode) -> None:
-        """Refuse a text mode that needs prompts which are not there.
+    def text_mode(self, wanted: str) -> TextMode:
+        """The text mode that ``features.text_mode`` comes to here, see :func:`rdd.features.text_modes.text_mode_for`.
 
         Raises:
-            ValueError: the features hold no text.
+            ValueError: it needs prompts, and the features hold none.
         """
-        if text_mode != "none" and not self.has_text:
-            raise ValueError(
-                f"features.text_mode {text_mode} needs prompts and the features hold none; embed with embed.text true, "
-                "or set features.text_mode to none"
-            )
+        return text_mode_for(wanted, has_text=self.has_text)
 
     def split(self, config: FeaturesConfig, part: Part) -> Tensor:
         """Images of a part, all images of a record in one part.
@@ -131,25 +140,20 @@ class FeatureTable:
             ``(n,)`` int64, ascending.
 
         Raises:
-            ValueError: the part has no image, or images of one class only.
+            ValueError: there are too few records for both classes in every part.
         """
-        parts = split_records(self.record_ids, config)
-        images = torch.from_numpy(np.flatnonzero((parts == part)[self.record_of.numpy()]))
-        classes = torch.unique(self.labels[images]).tolist()
-        if len(classes) < 2:
-            found = {0.0: "real images only", 1.0: "generated images only"}[classes[0]] if classes else "no image"
-            raise ValueError(
-                f"the {part} part of {len(self.record_ids)} records holds {found}; give more records or another split"
-            )
-        return images
+        record_of, labels = self.record_of.numpy(), self.labels.numpy()
+        has_class = np.zeros((len(self.record_ids), 2), dtype=bool)
+        has_class[record_of, labels.astype(int)] = True
+        parts = split_with_both_classes(self.record_ids, has_class, config)
+        return torch.from_numpy(np.flatnonzero((parts == part)[record_of]))
 
     def gather(self, images: Tensor, text_mode: TextMode) -> Batch:
         """Features and labels of some images, in memory of their own.
 
         Args:
             images: ``(N,)`` int64.
-            text_mode: shared: the original prompt for every image; official: the positive prompt for generated ones;
-                none: image features alone.
+            text_mode: which prompt goes with an image.
         """
         (batch,) = self.batches([images], text_mode)
         return batch
@@ -173,22 +177,18 @@ class FeatureTable:
         Yields:
             A batch, until the next one is asked for: it overwrites this one.
         """
-        self.check_text_mode(text_mode)
+        text_mode = self.text_mode(text_mode)
         parts = list(parts)
-        on = self.rows.device
-        numbers = (to_device(self.row_numbers(images, text_mode), on) for images in parts)
+        numbers = (to_device(self.row_numbers(images, text_mode), self.rows.device) for images in parts)
         for images, features in zip(parts, gather_batches(self.rows, numbers, device=device, dtype=dtype), strict=True):
             yield Batch(features, to_device(self.labels.index_select(0, images).to(dtype), device))
 
     def row_numbers(self, images: Tensor, text_mode: TextMode) -> Tensor:
         """Rows that make up the features of some images: ``(N, 1)``, or with text ``(N, 2)``."""
-        own = self.order.index_select(0, images)
-        if text_mode == "none":
-            return own[:, None]
-        prompt = self.record_of.index_select(0, images) + len(self)
-        if text_mode == "official":
-            prompt += self.labels.index_select(0, images).to(torch.int64) * len(self.record_ids)
-        return torch.stack([own, prompt], dim=1)
+        image_rows = self.order.index_select(0, images)
+        records, labels = (values.index_select(0, images) for values in (self.record_of, self.labels))
+        prompts = prompt_rows(text_mode, records, labels, num_records=len(self.record_ids))
+        return image_rows[:, None] if prompts is None else torch.stack([image_rows, len(self) + prompts], dim=1)
 
     def epoch_batches(self, images: Tensor, *, seed: int, epoch: int, batch_size: int, stratified: bool) -> list[Tensor]:
         """The sequence of global batches of an epoch, see :func:`global_batches`."""
@@ -200,24 +200,24 @@ class FeatureTable:
         return replace(self, rows=self.rows.to(device))
 
 
-def index_images(path: str, found: Columns | FileIndex, manifest: dict[str, Any], digest: str) -> dict[str, Any]:
+def index_images(path: str, files: Columns | FileIndex, manifest: dict[str, Any], digest: str) -> dict[str, Any]:
     """The fields of a table besides its features, images in the order of record ids.
 
     Raises:
         RuntimeError: the files are not what the manifest says.
     """
-    records, written = len(found.record_ids), manifest.get("records_written")
+    records, written = len(files.record_ids), manifest.get("records_written")
     if records != written:
         raise RuntimeError(f"{path} holds {records} records and its manifest says {written}; embed again")
-    if len(set(found.record_ids)) != records:
+    if len(set(files.record_ids)) != records:
         raise RuntimeError(f"{path} holds record ids more than once; embed again")
-    counts = np.asarray(pc.list_value_length(found.generators))
+    counts = np.asarray(pc.list_value_length(files.generators))
     starts = np.cumsum(counts) - counts
-    by_id = np.array(sorted(range(records), key=found.record_ids.__getitem__), dtype=np.int64)
+    by_id = np.array(sorted(range(records), key=files.record_ids.__getitem__), dtype=np.int64)
     record_of = np.repeat(by_id, counts[by_id])
     within = np.arange(len(record_of)) - np.repeat(np.cumsum(counts[by_id]) - counts[by_id], counts[by_id])
     order = starts[record_of] + within
-    names = pc.list_flatten(found.generators).dictionary_encode()
+    names = pc.list_flatten(files.generators).dictionary_encode()
     generators = sorted(names.dictionary.to_pylist(), key=lambda name: (name != REAL, name))
     rank = np.array([generators.index(name) for name in names.dictionary.to_pylist()], dtype=np.int64)
     generator_of = rank[np.asarray(names.indices)][order]
@@ -229,7 +229,7 @@ def index_images(path: str, found: Columns | FileIndex, manifest: dict[str, Any]
         "labels": torch.from_numpy(label_by_generator[generator_of]),
         "generator_of": torch.from_numpy(generator_of),
         "generators": tuple(generators),
-        "record_ids": found.record_ids,
+        "record_ids": files.record_ids,
         "manifest": manifest,
         "manifest_sha256": digest,
         "identity": identity_of(path, manifest),

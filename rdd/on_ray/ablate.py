@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,29 +11,30 @@ import ray
 
 from rdd import storage
 from rdd.config import Config
-from rdd.config.parse import leaf_of, leaves, override
+from rdd.config.parse import override, section_dicts, settings_of
+from rdd.config.stages import ABLATE, TRAIN, TRAINING_SECTIONS
 from rdd.evaluation.ablation_figures import as_png, auc_bars
-from rdd.evaluation.ablation_table import Row, ablation_rows, as_csv, as_markdown
+from rdd.evaluation.ablation_table import Row, ablation_rows, as_csv, as_markdown, row_values, short_texts
 from rdd.evaluation.scores import Scored, read_logits
+from rdd.features import FeatureTable
 from rdd.on_ray.background import POLL_S, root_cause
 from rdd.on_ray.feature_placement import hold_features
-from rdd.on_ray.run_monitor import Follower
+from rdd.on_ray.run_monitor import RunMonitor
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
-from rdd.on_ray.train import NEUTRAL as TRAIN_NEUTRAL
-from rdd.on_ray.train import SECTIONS, features_tag, headline
+from rdd.on_ray.train import check_features, features_tags
 from rdd.runs.directory import RunDirectory
-from rdd.runs.make_detector import finish_run
-from rdd.tracking.tracker import Tracker, tracked
+from rdd.runs.make_detector import make_detector
+from rdd.runs.stage import begun, finished, require
+from rdd.tracking.pages import DIFFERENCE_TAG, INTERVAL_TAG, P_VALUE_TAG
+from rdd.tracking.run_metrics import result_metrics, rounded
+from rdd.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 BASELINE = "ours"
-NEUTRAL = TRAIN_NEUTRAL | {"ablate.output", "ablate.cpus_per_run", "ablate.gpus_per_run"}
-"""Settings that a started-again ablation may change."""
 
 _OVERRIDES = ("features", "model", "loss", "sam", "optimizer", "train")
-_BARS = ("traditional1", "traditional2", BASELINE)
 
 
 def run_ablation(config: Config) -> dict[str, Any]:
@@ -46,33 +47,57 @@ def run_ablation(config: Config) -> dict[str, Any]:
         ValueError: the request is wrong.
         RuntimeError: a run failed; the others are finished and kept.
     """
-    if not config.ablate.output:
-        raise ValueError("ablate.output must name the directory to write, got nothing")
-    if not config.features.path:
-        raise ValueError("features.path must name the features to train on, got nothing")
+    require(ABLATE, config)
     rows = rows_of(config)
-    output = storage.absolute(config.ablate.output)
-    identity = {name: asdict(getattr(config, name)) for name in (*SECTIONS, "ablate")}
-    summary = storage.join(output, "metrics.json")
-    if storage.exists(summary):
-        with storage.owned_directory(output, identity, neutral=NEUTRAL):
-            logger.info("%s is finished; delete it to begin again", output)
-            return storage.read_json(summary)
+    if (summary := finished(ABLATE, config)) is not None:
+        return summary
     bundle = {"CPU": config.ablate.cpus_per_run, "GPU": config.ablate.gpus_per_run}
     with ray_session(config.cluster, [bundle], knobs="ablate.cpus_per_run or ablate.gpus_per_run"):
         table = hold_features(config.features)
-        for row in rows.values():
-            table.check_text_mode(row.features.text_mode)
-        for part in ("train", "validation", "test"):
-            table.split(config.features, part)
-        with (
-            storage.owned_directory(output, identity, neutral=NEUTRAL),
-            tracked(config.tracking, job="ablate", output=output, tags=features_tag(table)) as tracker,
-        ):
-            own = {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "ablate")}
-            tracker.params(own)
-            _train_all(config, rows, output, tracker)
-            return _compare(config, rows, output, summary, tracker)
+        check_features(config, table)
+        rows = {name: _with_text_mode(row, table) for name, row in rows.items()}
+        plan = _Plan(rows, _same_as(rows), config.ablate.seeds, storage.absolute(config.ablate.output))
+        with begun(ABLATE, config, tags=features_tags(config, table)) as stage:
+            _train_all(config, plan, stage.tracker)
+            table_rows = _compare(config, plan)
+            _log_rows(plan, table_rows, stage.tracker)
+            stage.tracker.artefacts(plan.output, "ablation", only=("ablation.md", "ablation.csv", "ablation.png"))
+            stage.tracker.artefacts(storage.join(plan.output, "figures"), "figures")
+            return stage.finish(
+                {
+                    "output": plan.output,
+                    "runs": len(plan.runs()),
+                    "auroc": {row.name: row.auroc for row in table_rows},
+                    "distinguishable_from_ours": [row.name for row in table_rows if row.distinguishable],
+                }
+            )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is trained: every row over every seed, but for rows that come to an earlier one."""
+
+    rows: Mapping[str, Config]
+    same_as: Mapping[str, str]
+    """Rows that are not trained, and the row that each comes to."""
+    seeds: int
+    output: str
+
+    def runs(self) -> dict[str, tuple[str, Config]]:
+        """By the name of a run, its row and its config."""
+        return {
+            f"{name}/seed-{seed}": (name, self.run(name, seed))
+            for name in self.rows
+            if name not in self.same_as
+            for seed in range(self.seeds)
+        }
+
+    def run(self, row: str, seed: int) -> Config:
+        """The config of one run: its own directory, and its seed counted from that of the row."""
+        trained = self.same_as.get(row, row)
+        train = self.rows[trained].train
+        place = storage.join(self.output, "runs", trained, f"seed-{seed}")
+        return replace(self.rows[trained], train=replace(train, seed=train.seed + seed, output=place))
 
 
 def rows_of(config: Config) -> dict[str, Config]:
@@ -82,9 +107,9 @@ def rows_of(config: Config) -> dict[str, Config]:
         ValueError: there is no row ``ours``, or an override is wrong.
     """
     if BASELINE not in config.ablate.rows:
-        given = ", ".join(config.ablate.rows) or "none"
+        names = ", ".join(config.ablate.rows) or "none"
         raise ValueError(
-            f"ablate.rows must hold the row {BASELINE}, got {given}; jobs/configs/ablation.yaml names those of the paper"
+            f"ablate.rows must hold the row {BASELINE}, got {names}; jobs/configs/ablation.yaml names those of the paper"
         )
     rows = {}
     for name, values in config.ablate.rows.items():
@@ -104,45 +129,45 @@ def rows_of(config: Config) -> dict[str, Config]:
     return rows
 
 
+def _with_text_mode(row: Config, table: FeatureTable) -> Config:
+    """The row with the text mode that it comes to on these features: two rows may then be one."""
+    return replace(row, features=replace(row.features, text_mode=table.text_mode(row.features.text_mode)))
+
+
 def _same_as(rows: Mapping[str, Config]) -> dict[str, str]:
-    """Rows that come to the settings of an earlier one: they are trained once."""
+    """Rows that come to the settings of an earlier one: they are trained once. The baseline is never merged."""
     first: dict[str, str] = {}
     same: dict[str, str] = {}
-    for name, row in sorted(rows.items(), key=lambda item: item[0] != BASELINE):  # the baseline is nobody's twin
-        key = repr([asdict(getattr(row, section)) for section in _OVERRIDES])
+    for name, row in sorted(rows.items(), key=lambda item: item[0] != BASELINE):
+        key = repr(section_dicts(row, _OVERRIDES))
         if first.setdefault(key, name) != name:
             same[name] = first[key]
     return same
 
 
-def _train_all(config: Config, rows: Mapping[str, Config], output: str, tracker: Tracker) -> None:
+def _train_all(config: Config, plan: _Plan, tracker: Tracker) -> None:
     """Every run that is not finished, as many at a time as the cluster has room for."""
-    same = _same_as(rows)
-    if same:
-        logger.info("trained once: %s", ", ".join(f"{name} is {other} on these features" for name, other in same.items()))
-    runs = {
-        f"{name}/seed-{seed}": (name, _seeded(row, seed, output, name))
-        for name, row in rows.items()
-        if name not in same
-        for seed in range(config.ablate.seeds)
-    }
+    if plan.same_as:
+        pairs = ", ".join(f"{name} is {other} on these features" for name, other in plan.same_as.items())
+        logger.info("trained once: %s", pairs)
+    runs = plan.runs()
     task = ray.remote(
         num_cpus=config.ablate.cpus_per_run, num_gpus=config.ablate.gpus_per_run, max_retries=config.train.max_failures
     )(_train_one)
     waiting = {task.remote(with_absolute_paths(run)): name for name, (_, run) in runs.items()}
     failures: dict[str, str] = {}
     try:
-        with Follower(tracker, config.train.stall_timeout_s) as follower:
+        with RunMonitor(tracker, "seed", config) as monitor:
             while waiting:
                 done, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
                 for name in waiting.values():
                     row, run = runs[name]
                     if storage.exists(run.train.output):
-                        follower.add(name, RunDirectory(run.train.output), _params(row, run))
-                follower.poll()
+                        monitor.add(name, RunDirectory(run.train.output), _params(row, run))
+                monitor.poll()
                 for reference in done:
                     name = waiting.pop(reference)
-                    _end(name, runs[name][1], reference, follower, failures)
+                    _end(name, runs[name], reference, monitor, failures)
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
@@ -151,73 +176,65 @@ def _train_all(config: Config, rows: Mapping[str, Config], output: str, tracker:
         raise RuntimeError(f"{len(failures)} of {len(runs)} runs failed, the others are kept: {what}")
 
 
-def _seeded(row: Config, seed: int, output: str, name: str) -> Config:
-    place = storage.join(output, "runs", name, f"seed-{seed}")
-    return replace(row, train=replace(row.train, seed=row.train.seed + seed, output=place))
-
-
 def _params(row: str, config: Config) -> dict[str, Any]:
-    return {"row": row} | {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in SECTIONS}
+    return {"row": row} | settings_of(config, TRAINING_SECTIONS)
 
 
-def _end(name: str, config: Config, reference: Any, follower: Follower, failures: dict[str, str]) -> None:
-    """A run is over: its headline to MLflow, or the reason of its failure."""
-    follower.add(name, RunDirectory(config.train.output), _params(name.split("/")[0], config))
+def _end(name: str, run: tuple[str, Config], reference: Any, monitor: RunMonitor, failures: dict[str, str]) -> None:
+    """A run is over: its results to MLflow, or the reason of its failure."""
+    row, config = run
+    monitor.add(name, RunDirectory(config.train.output), _params(row, config))
     try:
         metrics = ray.get(reference)
     except ray.exceptions.RayError as error:
         failures[name] = str(root_cause(error))
         logger.warning("%s failed: %s", name, failures[name])
-        follower.finish(name, status="FAILED", metrics={}, tags={"rdd.error": failures[name][:500]}, epochs=0)
+        monitor.finish(name, status="FAILED", metrics={}, tags={"rdd.error": failures[name][:500]}, epochs=0)
         return
-    follower.finish(name, status="FINISHED", metrics=headline(metrics), tags={}, epochs=config.train.epochs)
+    monitor.finish(name, status="FINISHED", metrics=result_metrics(metrics), tags={}, epochs=config.train.epochs)
 
 
 def _train_one(config: Config) -> dict[str, Any]:
     """One run, in a Ray task: from its last checkpoint if it has one; finished, only its metrics."""
+    config = replace(config, tracking=replace(config.tracking, enabled=False))  # the driver logs it
     run = RunDirectory(config.train.output)
-    if not storage.exists(run.metrics):
-        identity = {name: asdict(getattr(config, name)) for name in SECTIONS}
-        with storage.owned_directory(run.path, identity, neutral=TRAIN_NEUTRAL):
+    if (metrics := finished(TRAIN, config)) is None:
+        with begun(TRAIN, config) as stage:
             _, table = fit_in_place(config, run, lambda metrics: None, gpu=config.ablate.gpus_per_run > 0)
-            finish_run(config, table, run)
+            metrics = stage.finish(make_detector(config, table, run))
     run.drop_checkpoints()  # the detector has the weights
-    return storage.read_json(run.metrics)
+    return metrics
 
 
-def _compare(config: Config, rows: Mapping[str, Config], output: str, summary: str, tracker: Tracker) -> dict[str, Any]:
-    """The table in its three forms, the bars, and the summary last."""
-    same = _same_as(rows)
+def _compare(config: Config, plan: _Plan) -> list[Row]:
+    """The table in its three forms, and its figures."""
     started = time.monotonic()
     scored = {
-        name: [
-            read_logits(RunDirectory(_seeded(row, seed, output, same.get(name, name)).train.output).test_logits)
-            for seed in range(config.ablate.seeds)
-        ]
-        for name, row in rows.items()
+        name: [read_logits(RunDirectory(plan.run(name, seed).train.output).test_logits) for seed in range(plan.seeds)]
+        for name in plan.rows
     }
-    options = config.ablate
     _check_paired(scored)
-    table = ablation_rows(scored, baseline=BASELINE, resamples=options.resamples, seed=config.evaluate.seed, same_as=same)
-    logger.info("compared %d rows in %.0f s", len(table), time.monotonic() - started)
-    folder = storage.join(output, "figures")
-    storage.write_bytes(storage.join(output, "ablation.md"), as_markdown(table, BASELINE).encode())
-    storage.write_bytes(storage.join(output, "ablation.csv"), as_csv(table).encode())
-    storage.write_bytes(storage.join(output, "ablation.png"), as_png(table, BASELINE))
-    bars = [row for name in _BARS for row in table if row.name == name]
-    storage.write_bytes(storage.join(folder, "auc_bars.png"), auc_bars(bars))
-    for row in table:
-        tracker.metrics({f"{row.name}/auroc": row.auroc} | _difference(row), step=0)
-    result = {
-        "output": output,
-        "runs": (len(rows) - len(same)) * options.seeds,
-        "auroc": {row.name: row.auroc for row in table},
-        "distinguishable_from_ours": [row.name for row in table if row.distinguishable],
-    }
-    tracker.artefacts(output, "ablation", only=("ablation.md", "ablation.csv", "ablation.png"))
-    tracker.artefacts(folder, "figures")
-    storage.write_json(summary, result)  # last: an ablation that has it is finished
-    return result
+    rows = ablation_rows(
+        scored, baseline=BASELINE, resamples=config.ablate.resamples, seed=config.evaluate.seed, same_as=plan.same_as
+    )
+    logger.info("compared %d rows in %.0f s", len(rows), time.monotonic() - started)
+    storage.write_bytes(storage.join(plan.output, "ablation.md"), as_markdown(rows, BASELINE).encode())
+    storage.write_bytes(storage.join(plan.output, "ablation.csv"), as_csv(rows).encode())
+    storage.write_bytes(storage.join(plan.output, "ablation.png"), as_png(rows, BASELINE))
+    storage.write_bytes(storage.join(plan.output, "figures", "auc_bars.png"), auc_bars(rows, BASELINE))
+    return rows
+
+
+def _log_rows(plan: _Plan, rows: Sequence[Row], tracker: Tracker) -> None:
+    """Each row of the table as an MLflow run of its own, which is what a person compares."""
+    for order, row in enumerate(rows):
+        run = tracker.child(row.name, storage.join(plan.output, "runs", row.name), "row")
+        run.params(_params(row.name, plan.run(row.name, 0)))
+        texts = zip((INTERVAL_TAG, DIFFERENCE_TAG, P_VALUE_TAG), short_texts(row), strict=True)
+        run.tags({name: text for name, text in texts if text})
+        numbers = {name: value for name, value in row_values(row).items() if isinstance(value, int | float)}
+        run.metrics({"order": order} | rounded(numbers), step=0)
+        run.close("FINISHED")
 
 
 def _check_paired(scored: Mapping[str, Sequence[Scored]]) -> None:
@@ -229,7 +246,3 @@ def _check_paired(scored: Mapping[str, Sequence[Scored]]) -> None:
                 raise RuntimeError(
                     f"{name}/seed-{seed} was tested on other images than the first run; delete it to train it again"
                 )
-
-
-def _difference(row: Row) -> dict[str, float]:
-    return {} if row.difference is None else {f"{row.name}/difference": row.difference.value}

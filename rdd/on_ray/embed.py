@@ -10,7 +10,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,36 +25,20 @@ from rdd import storage
 from rdd.clip import ClipEncoder, EncoderIdentity, Preprocessor
 from rdd.clip_weights import check_tower_for_text, located
 from rdd.config import ClipConfig, Config
-from rdd.data.open import open_source
-from rdd.data.records import Source
+from rdd.config.stages import EMBED
+from rdd.data.open import Source, open_source
 from rdd.embedding.output import finish, parquet_options, summarize
 from rdd.embedding.resume import WORK, committed_keys, keep_index
 from rdd.embedding.steps import Progress, RecordDecoder, RecordEncoder
 from rdd.on_ray.background import root_cause
 from rdd.on_ray.embedding_progress import Report, run_watched, start_ledger
 from rdd.on_ray.session import ray_session
+from rdd.progress import StallClock
+from rdd.runs.stage import begun, finished
 
 logger = logging.getLogger(__name__)
 
 STEPS = ("read", "decode", "encode")
-
-NEUTRAL = frozenset(
-    name if "." in name else f"embed.{name}"
-    for name in (
-        "clip.batch_size",
-        "cpus_per_task",
-        "cpus_per_worker",
-        "gpus_per_worker",
-        "max_quarantined_share",
-        "num_workers",
-        "output",
-        "records_per_commit",
-        "records_per_task",
-        "stall_timeout_s",
-        "threads_per_worker",
-    )
-)
-"""Settings that a started-again run may change: they do not change a feature beyond rounding."""
 
 
 def run_embedding(config: Config) -> dict[str, Any]:
@@ -67,15 +51,10 @@ def run_embedding(config: Config) -> dict[str, Any]:
         ValueError: the request is wrong; nothing has been written.
         RuntimeError: the work failed, stalled, or more than ``embed.max_quarantined_share`` was quarantined.
     """
-    if not config.embed.output:
-        raise ValueError("embed.output must name the directory to write, got nothing")
-    embed, output = config.embed, storage.absolute(config.embed.output)
-    identity = {name: asdict(getattr(config, name)) for name in ("records", "clip", "embed")}
-    manifest_path = storage.join(output, "manifest.json")
-    if storage.exists(manifest_path):  # needs neither records nor weights, which may be gone
-        with storage.owned_directory(output, identity, neutral=NEUTRAL):
-            logger.info("%s is finished; delete it to embed again", output)
-            return summarize(output, storage.read_json(manifest_path))
+    output = storage.absolute(config.embed.output)
+    if (manifest := finished(EMBED, config)) is not None:  # needs neither records nor weights, which may be gone
+        return summarize(output, manifest)
+    request, embed = config, config.embed
     config = replace(config, clip=replace(config.clip, pretrained=located(config.clip.pretrained)))
     source = open_source(config.records)
     _check_text(config, source)
@@ -86,13 +65,16 @@ def run_embedding(config: Config) -> dict[str, Any]:
     knobs = "embed.num_workers, embed.cpus_per_worker or embed.gpus_per_worker"
     with ray_session(config.cluster, bundles, knobs=knobs):
         encoder = _identify(config)  # the last refusal: from here on the directory is this run's
-        with storage.owned_directory(output, identity, neutral=NEUTRAL):
+        with begun(EMBED, request) as stage:
             keep_index(index, encoder, output)
             _embed_missing(config, source, index, output, encoder)
             manifest = finish(config, index, output, encoder)
-            storage.write_json(manifest_path, manifest)
+            summary = summarize(output, manifest)
+            numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+            stage.tracker.metrics(numbers, step=0)
+            stage.finish(manifest)
             storage.delete_directory(storage.join(output, WORK))
-    return summarize(output, manifest)
+    return summary
 
 
 def _check_text(config: Config, source: Source) -> None:
@@ -123,7 +105,7 @@ def _embed_missing(config: Config, source: Source, index: pa.Table, output: str,
         steps=STEPS,
         total=index.num_rows,
         done=index.num_rows - missing.num_rows,
-        timeout_s=embed.stall_timeout_s,
+        clock=StallClock(stall_timeout_s=embed.stall_timeout_s, start_timeout_s=config.cluster.start_timeout_s),
     )
     rate = missing.num_rows / (time.monotonic() - started)
     again = embed.records_per_commit * embed.num_workers / rate
@@ -135,9 +117,10 @@ def _identify(config: Config) -> EncoderIdentity:
     embed = config.embed
     task = ray.remote(num_cpus=embed.cpus_per_worker, num_gpus=embed.gpus_per_worker, max_retries=0)(_load_identity)
     try:
-        return ray.get(task.remote(config.clip), timeout=embed.stall_timeout_s)
+        return ray.get(task.remote(config.clip), timeout=config.cluster.start_timeout_s)
     except ray.exceptions.GetTimeoutError as error:
-        raise RuntimeError(f"the encoder was not loaded within {embed.stall_timeout_s:g} s") from error
+        limit = config.cluster.start_timeout_s
+        raise RuntimeError(f"the encoder was not loaded within {limit:g} s; raise cluster.start_timeout_s") from error
     except ray.exceptions.RayError as error:
         raise root_cause(error) from error
 

@@ -9,10 +9,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rdd.on_ray.background import POLL_S, Background
 from rdd.on_ray.session import resources_held
+from rdd.progress import REPORT_S, StallClock
 
 logger = logging.getLogger(__name__)
-
-REPORT_S = 5.0
 
 
 class Ledger:
@@ -55,7 +54,7 @@ def run_watched(
     steps: Sequence[str],
     total: int,
     done: int,
-    timeout_s: float,
+    clock: StallClock,
 ) -> None:
     """Run blocking Ray work, log its progress, and give up when nothing moves.
 
@@ -65,23 +64,23 @@ def run_watched(
         steps: names of the steps, first to last; progress is shown by the last.
         total: records of the whole job.
         done: records that earlier runs have finished.
-        timeout_s: seconds without any count moving after which the run ends.
+        clock: when it has stalled, the run ends; it begins when an encoder is loaded.
 
     Raises:
-        RuntimeError: the work failed or nothing moved for ``timeout_s``; the step and the resources held are named.
+        RuntimeError: the work failed or stalled; the step and the resources held are named.
     """
     background = Background(work)
-    started = moved = reported = time.monotonic()
+    started = reported = time.monotonic()
     counts: dict[str, int] = {}
+    clock.observe(counts)
     while background.running():
-        now, latest = time.monotonic(), _counts(ledger, counts)
-        if latest != counts:
-            counts, moved = latest, now
-        if now - moved > timeout_s:
+        now, counts = time.monotonic(), _counts(ledger, counts)
+        clock.observe(counts)
+        if (limit := clock.stalled_s()) is not None:
             stuck = next((step for step in steps if counts.get(step, 0) + done < total), "write")
-            seen = ", ".join(f"{step} {counts.get(step, 0)}" for step in steps)
+            reached = ", ".join(f"{step} {counts.get(step, 0)}" for step in steps)
             raise RuntimeError(
-                f"no record for {timeout_s:g} s: stuck in {stuck} ({seen} of {total - done} records), "
+                f"no record for {limit:g} s: stuck in {stuck} ({reached} of {total - done} records), "
                 f"held: {resources_held()}; the same command goes on where it stopped"
             )
         if now - reported >= REPORT_S:

@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import tempfile
 from typing import Literal
 
 import torch
@@ -12,10 +11,11 @@ import torch.distributed as dist
 from rdd import storage
 from rdd.config import FeaturesConfig
 from rdd.features import FeatureTable
-from rdd.features.files import read_manifest
+from rdd.features.files import OnProgress, ignored, read_manifest
 from rdd.features.gather import CPU
-from rdd.features.node_map import map_of
+from rdd.features.node_map import map_folder, map_of
 from rdd.on_ray.feature_stream import StreamedTable
+from rdd.progress import PROGRESS_S, at_most_every
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,11 @@ Place = Literal["device", "map", "stream"]
 
 
 def hold_features(
-    config: FeaturesConfig, *, device: torch.device = CPU, group: dist.ProcessGroup | None = None
+    config: FeaturesConfig,
+    *,
+    device: torch.device = CPU,
+    group: dist.ProcessGroup | None = None,
+    on_loading: OnProgress = ignored,
 ) -> FeatureTable:
     """The table of a run, held as ``features.held`` says or where its size fits; the log says which.
 
@@ -35,10 +39,13 @@ def hold_features(
         config: path and wish.
         device: where the head is.
         group: ranks that must agree: streamed features come in another order.
+        on_loading: told at once that the work has begun, and then every few seconds how far it is.
 
     Raises:
         ValueError: there is no finished embedding.
     """
+    on_loading(f"process {os.getpid()} has started")
+    on_progress = at_most_every(PROGRESS_S, on_loading)
     place = place_of(config, device)
     if group is not None and _any_rank(place == "stream", device, group):
         place = "stream"
@@ -46,7 +53,7 @@ def hold_features(
     logger.info("features: %.3g GiB, held in %s", feature_bytes(config.path) / 2**30, where[place])
     if place == "stream":
         return StreamedTable.open(config.path, shuffle_mib=config.shuffle_mib)
-    table = FeatureTable.load(config.path, shared=map_folder())
+    table = FeatureTable.load(config.path, shared=map_folder(), on_progress=on_progress)
     return table.to(device) if place == "device" else table
 
 
@@ -67,11 +74,6 @@ def place_of(config: FeaturesConfig, device: torch.device = CPU) -> Place:
 def feature_bytes(path: str) -> int:
     """Size of the features at a path; their columns are not compressed."""
     return sum(file.size for file in storage.list_files(storage.join(path, "data"), suffix=".parquet"))
-
-
-def map_folder() -> str:
-    """Where a node keeps its memory maps of features, for all processes of this user."""
-    return os.environ.get("RDD_MAP_DIR") or os.path.join(tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
 
 
 def _map_fits(size: int, written: bool) -> bool:

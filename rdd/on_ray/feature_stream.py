@@ -80,14 +80,14 @@ class StreamedTable(FeatureTable):
         dtype: torch.dtype = torch.float32,
     ) -> Iterator[Batch]:
         """As those of a table in memory, read window by window by Ray Data."""
-        self.check_text_mode(text_mode)
+        text_mode = self.text_mode(text_mode)
         parts = list(parts)
         per_window = self._batches_per_window(max(map(len, parts), default=1))  # of a rank: its share of some windows
         windows = [self._window(parts[first : first + per_window], text_mode) for first in range(0, len(parts), per_window)]
         features = _read_in_order(windows, self.index, self.manifest)
-        for images, of_batch in zip(parts, features, strict=True):
+        for images, batch in zip(parts, features, strict=True):
             labels = self.labels.index_select(0, images)
-            yield Batch(of_batch.to(device).to(dtype), labels.to(device, dtype))
+            yield Batch(batch.to(device).to(dtype), labels.to(device, dtype))
 
     def _window(self, parts: list[Tensor], text_mode: TextMode) -> dict[str, Any]:
         """A request: the files to read, and of each batch the rows of the whole table."""
@@ -99,8 +99,8 @@ class StreamedTable(FeatureTable):
         return torch.searchsorted(torch.from_numpy(self.index.first_image), self.order[images], right=True) - 1
 
     def _batches_per_window(self, batch_size: int) -> int:
-        bytes_of_image = self.embed_dim * 2 * (2 if self.has_text else 1)
-        return max(1, self.window_bytes // (batch_size * bytes_of_image))
+        image_bytes = self.embed_dim * 2 * (2 if self.has_text else 1)
+        return max(1, self.window_bytes // (batch_size * image_bytes))
 
 
 class _WindowReader:
@@ -118,18 +118,20 @@ class _WindowReader:
         """One row a batch: its float16 features as bytes, and how many images it has; one file is in memory at a time."""
         windows, index = ray.get(self._requests)
         numbers = windows[row["id"]]["numbers"]
-        wanted = np.concatenate([of_batch.ravel() for of_batch in numbers])
-        text = any(of_batch.shape[1] > 1 for of_batch in numbers)
-        found = np.empty((len(wanted), self._manifest["embed_dim"]), dtype=FEATURE_DTYPE)
+        wanted = np.concatenate([row_numbers.ravel() for row_numbers in numbers])
+        text = any(row_numbers.shape[1] > 1 for row_numbers in numbers)
+        gathered = np.empty((len(wanted), self._manifest["embed_dim"]), dtype=FEATURE_DTYPE)
         for file in windows[row["id"]]["files"]:
             read = read_columns([index.files[file]], self._manifest, text=text)
             places = _rows_of_file(index, file)[: len(read.rows)]  # without text they end with the images
             nearest = np.searchsorted(places, wanted).clip(max=len(places) - 1)
             here = places[nearest] == wanted
-            found[here] = read.rows[nearest[here]]
-        ends = np.cumsum([of_batch.size for of_batch in numbers])[:-1]
-        parts = np.split(found, ends)
-        return [{"features": part.tobytes(), "images": len(of_batch)} for part, of_batch in zip(parts, numbers, strict=True)]
+            gathered[here] = read.rows[nearest[here]]
+        ends = np.cumsum([row_numbers.size for row_numbers in numbers])[:-1]
+        parts = np.split(gathered, ends)
+        return [
+            {"features": part.tobytes(), "images": len(row_numbers)} for part, row_numbers in zip(parts, numbers, strict=True)
+        ]
 
 
 def _rows_of_file(index: FileIndex, file: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import yaml
 
 from rdd import storage
 from rdd.config import Config
-from rdd.config.parse import from_dict, leaf_of, leaves
+from rdd.config.parse import from_dict
+from rdd.config.stages import FIGURES
 from rdd.detector import Detector
 from rdd.evaluation.landscape import (
     Direction,
@@ -28,7 +28,8 @@ from rdd.losses import CvarAucLoss
 from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.session import ray_session
 from rdd.runs.directory import RunDirectory
-from rdd.tracking.tracker import tracked
+from rdd.runs.stage import begun, finished, require
+from rdd.tracking.run_metrics import rounded
 
 logger = logging.getLogger(__name__)
 
@@ -44,41 +45,31 @@ def run_figures(config: Config) -> dict[str, Any]:
     Raises:
         ValueError: the request is wrong.
     """
+    require(FIGURES, config)
     options = config.figures
-    if not options.output:
-        raise ValueError("figures.output must name the directory to write, got nothing")
-    if not config.features.path:
-        raise ValueError("features.path must name the features that the runs were trained on, got nothing")
     if bool(options.with_sam) != bool(options.without_sam):
         raise ValueError("figures.with_sam and figures.without_sam must be given both or neither, got one")
+    if (result := finished(FIGURES, config)) is not None:
+        return result
     runs = {"without SAM": options.without_sam, "with SAM": options.with_sam} if options.with_sam else {}
-    output = storage.absolute(options.output)
     with ray_session(config.cluster, [{"CPU": options.cpus_per_task}], knobs="figures.cpus_per_task"):
         table = hold_features(config.features)
         detectors = {title: Detector.load(RunDirectory(run).detector) for title, run in runs.items()}
         for detector in detectors.values():
             detector.check_features(table)
-        identity = {"figures": asdict(options), "features": asdict(config.features)}
-        with (
-            storage.owned_directory(output, identity, neutral={"figures.output", "figures.cpus_per_task", "features.held"}),
-            tracked(config.tracking, job="figures", output=output) as tracker,
-        ):
-            if storage.exists(storage.join(output, "figures.json")):
-                logger.info("%s is finished; delete it to draw again", output)
-                return storage.read_json(storage.join(output, "figures.json"))
-            tracker.params({leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in identity})
-            folder = storage.join(output, "figures")
+        with begun(FIGURES, config) as stage:
+            folder = storage.join(stage.output, "figures")
             storage.write_bytes(storage.join(folder, "feature_map.png"), _feature_map(config, table))
-            result: dict[str, Any] = {"output": output, "figures": ["feature_map.png"]}
+            result = {"output": stage.output, "figures": ["feature_map.png"]}
             if runs:
                 picture, numbers = _landscape(config, table, runs, detectors)
                 storage.write_bytes(storage.join(folder, "landscape.png"), picture)
                 result |= {"figures": ["feature_map.png", "landscape.png"], "sharpness": numbers}
                 for title, values in numbers.items():
-                    tracker.metrics({f"{title.replace(' ', '_')}/{name}": value for name, value in values.items()}, step=0)
-            tracker.artefacts(folder, "figures")
-            storage.write_json(storage.join(output, "figures.json"), result)  # last
-    return result
+                    named = {f"{title.replace(' ', '_')}/{name}": value for name, value in values.items()}
+                    stage.tracker.metrics(rounded(named), step=0)
+            stage.tracker.artefacts(folder, "figures")
+            return stage.finish(result)
 
 
 def _landscape(
@@ -90,12 +81,11 @@ def _landscape(
     images = table.split(objective.features, "train")
     generator = torch.Generator().manual_seed(options.seed)
     chosen = images[torch.randperm(len(images), generator=generator)[: options.landscape_images]].sort().values
-    panels, numbers, said = {}, {}, {}
+    panels, numbers, captions = {}, {}, {}
     for title, detector in detectors.items():
         batch = table.gather(chosen, detector.text_mode_for(table))
-        given = objective.loss
-        loss = CvarAucLoss(alpha=given.alpha, gamma=given.gamma, eta=given.eta, p=given.p, auc_on=given.auc_on)
-        at = Surroundings.of(detector.head, batch.features, batch.labels, loss)
+        loss = CvarAucLoss.from_config(objective.loss)
+        at = Surroundings.copy_of(detector.head, batch.features, batch.labels, loss)
         logger.info("%s: %d points over %d images", title, options.points**2, len(chosen))
         panels[title] = landscape_on_ray(
             at, points=options.points, span=options.span, seed=options.seed, cpus_per_task=options.cpus_per_task
@@ -105,11 +95,11 @@ def _landscape(
             "largest_eigenvalue": largest_eigenvalue(at, seed=options.seed),
             "rise_in_ball": rise_in_ball(at, radius=options.radius),
         }
-        said[title] = (
+        captions[title] = (
             f"loss {numbers[title]['loss']:.4g}, largest eigenvalue {numbers[title]['largest_eigenvalue']:.3g},\n"
             f"rise within {options.radius:g}: {numbers[title]['rise_in_ball']:.3g}"
         )
-    return landscape_figure(panels, said, options.span), numbers
+    return landscape_figure(panels, captions, options.span), numbers
 
 
 def landscape_on_ray(at: Surroundings, *, points: int, span: float, seed: int, cpus_per_task: float) -> np.ndarray:
@@ -141,8 +131,8 @@ def _losses_of_part(
 ) -> list[float]:
     torch.set_num_threads(threads)
     at, directions = shared
-    own = Surroundings.of(at.head, at.features, at.labels, at.loss)  # what Ray hands out is read-only
-    return losses_at(own, directions, points)
+    writable = Surroundings.copy_of(at.head, at.features, at.labels, at.loss)  # what Ray hands out is read-only
+    return losses_at(writable, directions, points)
 
 
 def _config_of(run: str) -> Config:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 
@@ -10,6 +9,7 @@ from rdd import storage
 from rdd.config import Config, FeaturesConfig
 from rdd.engine import TrainState, fit
 from rdd.features import FeatureTable
+from rdd.features.files import OnProgress, ignored
 from rdd.on_ray.feature_placement import hold_features
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
@@ -31,20 +31,24 @@ def fit_in_place(
     """
     torch.set_num_threads(config.train.threads_per_worker)
     device = torch.device("cuda" if gpu else "cpu")
-    table = held_features(config, device)
+    table = held_features(config, device, run.save_loading)
     run.claim_features(table.identity, streamed=table.streamed)
     return fit(config, table, LocalContext(run, on_epoch, device=device, on_progress=run.save_progress)), table
 
 
-def held_features(config: Config, device: torch.device) -> FeatureTable:
+def held_features(config: Config, device: torch.device, on_loading: OnProgress = ignored) -> FeatureTable:
     """The features of a config, once a process whatever runs in it, and their rows once a node."""
-    of = config.features
-    return _held(FeaturesConfig(path=of.path, held=of.held, shuffle_mib=of.shuffle_mib), device)
+    global _last_held
+    features = config.features
+    key = (FeaturesConfig(path=features.path, held=features.held, shuffle_mib=features.shuffle_mib), device)
+    if _last_held is None or _last_held[0] != key:
+        _last_held = None  # let go of the old ones before the new ones come
+        _last_held = (key, hold_features(key[0], device=device, on_loading=on_loading))
+    return _last_held[1]
 
 
-@lru_cache(maxsize=1)
-def _held(config: FeaturesConfig, device: torch.device) -> FeatureTable:
-    return hold_features(config, device=device)
+_last_held: tuple[tuple[FeaturesConfig, torch.device], FeatureTable] | None = None
+"""What this process holds, for the next trial that Ray runs in it."""
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -1,10 +1,9 @@
 """Training on Ray Train: N workers on one path, killed and started again, and the detector at the end."""
 
 import logging
-import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,37 +13,27 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from rdd import storage
 from rdd.config import Config
-from rdd.config.parse import leaf_of, leaves
+from rdd.config.parse import settings_of
+from rdd.config.stages import TRAIN
 from rdd.engine import NotFiniteError, fit
 from rdd.features import FeatureTable
 from rdd.on_ray.background import Background
 from rdd.on_ray.feature_placement import hold_features, place_of
 from rdd.on_ray.session import ray_session, resources_held
 from rdd.on_ray.single_process import with_absolute_paths
-from rdd.on_ray.worker_context import RayContext
+from rdd.on_ray.worker_context import WorkerContext
+from rdd.progress import StallClock
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
-from rdd.runs.make_detector import finish_run
-from rdd.tracking.tracker import Tracker, tracked
+from rdd.runs.make_detector import make_detector
+from rdd.runs.stage import begun, finished, require
+from rdd.tracking.run_metrics import log_epoch, result_metrics
+from rdd.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-SECTIONS = ("features", "model", "loss", "sam", "optimizer", "train", "evaluate")
-"""What a run's result depends on."""
-
-NEUTRAL = frozenset(
-    {
-        "train.output",
-        "features.held",  # the run directory knows whether they are streamed, which alone makes a difference
-        "train.stall_timeout_s",
-        "train.max_failures",
-        "train.threads_per_worker",
-        "evaluate.run",
-        "evaluate.output",
-        "evaluate.part",
-    }
-)
-"""Settings that a started-again run may change; scaling and tracking are not part of its identity either."""
+Watcher = Callable[[Mapping[str, float]], None]
+"""Told the metrics of each epoch."""
 
 
 def run_training(config: Config) -> dict[str, Any]:
@@ -57,14 +46,9 @@ def run_training(config: Config) -> dict[str, Any]:
         ValueError: the request is wrong.
         RuntimeError: the work failed or stalled.
     """
-    if not config.train.output:
-        raise ValueError("train.output must name the run directory to write, got nothing")
-    if not config.features.path:
-        raise ValueError("features.path must name the features to train on, got nothing")
-    if not storage.exists(storage.join(config.features.path, "manifest.json")):
-        raise ValueError(
-            f"{config.features.path} holds no manifest.json, so no finished embedding; run jobs/embed.py to its end"
-        )
+    require(TRAIN, config)
+    if not config.train.cross_validate and (metrics := finished(TRAIN, config)) is not None:
+        return _summary(RunDirectory(storage.absolute(config.train.output)), metrics)
     scaling, workers = config.scaling, config.scaling.num_workers
     if workers == 0 and place_of(config.features) != "stream":
         return _train(config)
@@ -79,8 +63,8 @@ def _train(config: Config) -> dict[str, Any]:
         return _train_run(config, output)
     folds = []
     for fold in range(config.features.num_folds):
-        of_fold = replace(config, features=replace(config.features, fold=fold))
-        folds.append(_train_run(of_fold, storage.join(output, f"fold-{fold}")))
+        fold_config = replace(config, features=replace(config.features, fold=fold))
+        folds.append(_train_run(fold_config, storage.join(output, f"fold-{fold}")))
     values = [fold["test_auroc"] for fold in folds]
     report = {  # logits of different folds are not on one scale, so their ranks are not mixed
         "test_auroc": float(np.mean(values)),
@@ -94,32 +78,50 @@ def _train(config: Config) -> dict[str, Any]:
 
 def _train_run(config: Config, output: str) -> dict[str, Any]:
     run = RunDirectory(output)
-    identity = {name: asdict(getattr(config, name)) for name in SECTIONS}
-    if storage.exists(run.metrics):
-        with storage.owned_directory(output, identity, neutral=NEUTRAL):
-            logger.info("%s is finished; delete it to train again", output)
-            return _summary(run, storage.read_json(run.metrics))
+    if (metrics := finished(TRAIN, config, output=output)) is not None:
+        return _summary(run, metrics)
     table = hold_features(config.features)
-    table.check_text_mode(config.features.text_mode)
-    for part in ("train", "validation", "test"):
-        table.split(config.features, part)  # refuses a part of one class before the directory is this run's
-    with storage.owned_directory(output, identity, neutral=NEUTRAL):
-        with tracked(config.tracking, job="train", output=output, tags=features_tag(table)) as tracker:
-            own = {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "scaling")}
-            tracker.params({"row": "train"} | own)
-            _fit(config, table, run, tracker)
-            metrics = finish_run(config, table, run)
-            tracker.metrics(headline(metrics), step=config.train.epochs)
-            tracker.artefacts(run.detector, "detector")
-            tracker.artefacts(run.figures, "figures")
+    check_features(config, table)
+    with begun(TRAIN, config, output=output, tags=features_tags(config, table)) as stage:
+        stage.tracker.params({"row": "train"} | settings_of(config, ["scaling"]))
+        _fit(config, table, run, stage.tracker)
+        metrics = make_detector(config, table, run)
+        stage.tracker.metrics(result_metrics(metrics), step=config.train.epochs)
+        stage.tracker.artefacts(run.detector, "detector")
+        stage.tracker.artefacts(run.figures, "figures")
+        stage.finish(metrics)
     return _summary(run, metrics)
+
+
+def check_features(config: Config, table: FeatureTable, parts: tuple[Any, ...] = ("train", "validation", "test")) -> None:
+    """Refuse features that a run can not be trained on, before its directory is taken; say which text mode they have.
+
+    Raises:
+        ValueError: there is no text where it is asked for, or a part of the split lacks a class.
+    """
+    wanted = config.features.text_mode
+    if wanted == "auto":
+        logger.info("features.text_mode auto is %s: %s", table.text_mode(wanted), _what_is_held(table))
+    else:
+        table.text_mode(wanted)
+    for part in parts:
+        table.split(config.features, part)
+
+
+def _what_is_held(table: FeatureTable) -> str:
+    return "the features hold prompts" if table.has_text else "the features hold no prompts"
+
+
+def features_tags(config: Config, table: FeatureTable) -> dict[str, str]:
+    """What a run is trained on, for MLflow."""
+    text_mode = table.text_mode(config.features.text_mode)
+    return {"rdd.features_manifest_sha256": table.manifest_sha256, "rdd.text_mode": text_mode}
 
 
 def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracker) -> None:
     def on_epoch(metrics: Mapping[str, float]) -> None:
         run.save_logged(int(metrics["epoch"]))
-        numbers = {name: value for name, value in metrics.items() if name != "epoch" and value == value}
-        tracker.metrics(numbers, step=int(metrics["epoch"]))
+        log_epoch(tracker, metrics)
         logger.info(
             "epoch %d of %d: loss %.4f, validation AUC %.4f, %.0f images a second",
             metrics["epoch"],
@@ -139,7 +141,7 @@ def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracke
         fit_on_workers(config, run, on_epoch)
 
 
-def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Callable[[Mapping[str, float]], None]) -> None:
+def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Watcher) -> None:
     """Train on the workers of a Ray Train group.
 
     The caller's process reads the epochs from the run directory, so that a restart repeats none.
@@ -147,31 +149,34 @@ def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Callable[[Mappin
     Args:
         config: the run, with ``scaling.num_workers`` of at least 1.
         run: its directory, on storage that all workers share.
-        on_epoch: told the metrics of each epoch.
+        on_epoch: epochs_told the metrics of each epoch.
 
     Raises:
         RuntimeError: the work failed or stalled.
     """
     run.forget_failure()
-    seen, moved = len(run.history()), time.monotonic()
     # Ray wants a place that all workers share, if only to write that it was there; checkpoints are in the run directory
     ray_folder = storage.join(run.path, ".ray")
+    clock = StallClock(stall_timeout_s=config.train.stall_timeout_s, start_timeout_s=config.cluster.start_timeout_s)
+    clock.observe(run.signs_of_life())
+    epochs_told, progress = len(run.history()), run.progress()
     background = Background(_trainer(config, run, ray_folder).fit)
-    running, progress = True, run.progress()
+    running = True
     while running:
         running = background.running()
+        clock.observe(run.signs_of_life())
         history, latest = run.history(), run.progress()
         if latest is not None and latest != progress:
-            progress, moved = latest, time.monotonic()
+            progress = latest
             logger.info("epoch %d: step %d of %d", latest["epoch"], latest["step"], latest["steps"])
-        for metrics in history[seen:]:
+        for metrics in history[epochs_told:]:
             on_epoch(metrics)
-            seen, moved = len(history), time.monotonic()
+        epochs_told = len(history)
         if (reason := run.failure()) is not None:
             raise RuntimeError(reason)  # Ray would try it max_failures times more
-        if time.monotonic() - moved > config.train.stall_timeout_s:
+        if (limit := clock.stalled_s()) is not None:
             raise RuntimeError(
-                f"no step for {config.train.stall_timeout_s:g} s after epoch {seen}, held: {resources_held()}; "
+                f"no step for {limit:g} s after epoch {epochs_told}, held: {resources_held()}; "
                 "the same command goes on where it stopped"
             )
     storage.delete_directory(ray_folder)
@@ -198,34 +203,18 @@ def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer
     )
 
 
-def _train_on_worker(given: dict[str, Any]) -> None:
-    config, run = given["config"], given["run"]
+def _train_on_worker(arguments: dict[str, Any]) -> None:
+    config, run = arguments["config"], arguments["run"]
     if (reason := run.failure()) is not None:
         raise RuntimeError(reason)
     torch.set_num_threads(config.train.threads_per_worker)
-    context = RayContext(run)
-    table = hold_features(config.features, device=context.device, group=context.group)
+    context = WorkerContext(run)
+    table = hold_features(config.features, device=context.device, group=context.group, on_loading=run.save_loading)
     try:
         fit(config, table, context)
     except (ValueError, NotFiniteError) as error:
         run.save_failure(str(error))
         raise
-
-
-def features_tag(table: FeatureTable) -> dict[str, str]:
-    """The features of a run, for MLflow."""
-    return {"rdd.features_manifest_sha256": table.manifest_sha256}
-
-
-def headline(metrics: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a finished run that are compared in MLflow."""
-    test = metrics["test"]
-    names = ("auroc", "misranked_pairs", "average_precision", "balanced_accuracy", "equal_error_rate", "tpr_at_1_percent_fpr")
-    return {f"test/{name}": test[name] for name in names if test[name] is not None} | {
-        "test/worst_generator_auroc": test["worst_generator"]["auroc"],
-        "best_epoch": metrics["best_epoch"],
-        "val/best_auroc": metrics["validation_auroc"],
-    }
 
 
 def _summary(run: RunDirectory, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -11,33 +10,22 @@ from ray.tune import FailureConfig, ResultGrid, RunConfig
 
 from rdd import storage
 from rdd.config import Config
-from rdd.config.parse import leaf_of, leaves, override
+from rdd.config.parse import override, settings_of
+from rdd.config.stages import TRAINING_SECTIONS, TUNE
 from rdd.engine import NotFiniteError
 from rdd.on_ray.background import Background, root_cause
 from rdd.on_ray.feature_placement import hold_features
-from rdd.on_ray.run_monitor import Follower
+from rdd.on_ray.run_monitor import RunMonitor
 from rdd.on_ray.search_algorithms import param_space, scheduler, searcher
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
-from rdd.on_ray.train import SECTIONS, features_tag, fit_on_workers
+from rdd.on_ray.train import check_features, features_tags, fit_on_workers
 from rdd.runs.search_space import Domain, read_space, trials_of
-from rdd.runs.sweep import SweepDirectory, finish_sweep
-from rdd.tracking.tracker import Tracker, tracked
+from rdd.runs.stage import begun, finished, require
+from rdd.runs.sweep import SweepDirectory, Trial, finish_sweep
+from rdd.tracking.run_metrics import rounded
 
 logger = logging.getLogger(__name__)
-
-NEUTRAL = frozenset(
-    {
-        "tune.output",
-        "tune.cpus_per_trial",
-        "tune.gpus_per_trial",
-        "train.output",
-        "train.stall_timeout_s",
-        "train.max_failures",
-        "train.threads_per_worker",
-    }
-)
-"""Settings that a started-again sweep may change."""
 
 _METRIC = "auroc"
 
@@ -53,10 +41,7 @@ def run_sweep(config: Config) -> dict[str, Any]:
         ValueError: the request is wrong.
         RuntimeError: every trial failed, or nothing moves.
     """
-    if not config.tune.output:
-        raise ValueError("tune.output must name the directory to write, got nothing")
-    if not config.features.path:
-        raise ValueError("features.path must name the features to train on, got nothing")
+    require(TUNE, config)
     if config.train.cross_validate:
         raise ValueError("train.cross_validate must be false in a sweep, which chooses by one validation set, got true")
     if config.scaling.num_workers > 1 and config.tune.scheduler != "none":
@@ -66,25 +51,24 @@ def run_sweep(config: Config) -> dict[str, Any]:
         )
     space = read_space(config)
     sweep = SweepDirectory(storage.absolute(config.tune.output))
-    identity = {name: asdict(getattr(config, name)) for name in (*SECTIONS, "tune")}
-    if storage.exists(sweep.metrics):
-        with storage.owned_directory(sweep.path, identity, neutral=NEUTRAL):
-            logger.info("%s is finished; delete it to search again", sweep.path)
-            return storage.read_json(sweep.metrics)
+    if (summary := finished(TUNE, config)) is not None:
+        return summary
     with ray_session(config.cluster, [_bundle(config)], knobs="tune.cpus_per_trial, tune.gpus_per_trial or scaling"):
         table = hold_features(config.features)
-        table.check_text_mode(config.features.text_mode)
+        check_features(config, table, ("train", "validation"))
         images = len(table.split(config.features, "train"))
-        table.split(config.features, "validation")
         with (
-            storage.owned_directory(sweep.path, identity, neutral=NEUTRAL),
-            tracked(config.tracking, job="tune", output=sweep.path, tags=features_tag(table)) as tracker,
+            begun(TUNE, config, tags=features_tags(config, table)) as stage,
+            RunMonitor(stage.tracker, "trial", config) as monitor,
         ):
-            own = {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in (*SECTIONS, "tune")}
-            tracker.params(own)
-            with Follower(tracker, config.train.stall_timeout_s) as follower:
-                results = _search(config, space, sweep, follower)
-                return _finish(config, space, sweep, results, follower, tracker, images)
+            results = _search(config, space, sweep, monitor)
+            trials = _outcomes(config, space, sweep, results, monitor)
+            summary = finish_sweep(config, sweep, trials, images=images)
+            numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+            stage.tracker.metrics(numbers, step=0)
+            stage.tracker.artefacts(sweep.figures, "figures")
+            storage.delete_directory(sweep.ray)
+            return stage.finish(summary)
 
 
 def _bundle(config: Config) -> dict[str, float]:
@@ -95,18 +79,18 @@ def _bundle(config: Config) -> dict[str, float]:
     return {"CPU": config.tune.cpus_per_trial, "GPU": config.tune.gpus_per_trial}
 
 
-def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, follower: Follower) -> ResultGrid:
+def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, monitor: RunMonitor) -> ResultGrid:
     """Run what is left of the trials."""
     tuner = _tuner(config, space, sweep)
-    settings = {"row": "trial"} | {leaf: leaf_of(config, leaf) for leaf in leaves() if leaf.split(".")[0] in SECTIONS}
+    settings = {"row": "trial"} | settings_of(config, TRAINING_SECTIONS)
     results: list[ResultGrid] = []
     background = Background(lambda: results.append(tuner.fit()))
     running = True
     while running:
         running = background.running()
         for name, values in sweep.started():
-            follower.add(name, sweep.trial(name), settings | values)
-        follower.poll()
+            monitor.add(name, sweep.trial(name), settings | values)
+        monitor.poll()
     background.finish()
     return results[0]
 
@@ -115,18 +99,22 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
     """A new search, or the one that was killed."""
     options = config.tune
     nested = config.scaling.num_workers > 1
-    given = with_absolute_paths(config)
-    trainable: Callable[..., Any] = tune.with_parameters(_trial, config=given, sweep=sweep)
+    trainable: Callable[..., Any] = tune.with_parameters(_trial, config=with_absolute_paths(config), sweep=sweep)
     bundle = _bundle(config)
     # a nested trainer brings its own workers; the trial that waits for them takes next to nothing, but Ray wants something
-    own = {"CPU": 0.001, "GPU": 0.0} if nested else bundle
-    trainable = tune.with_resources(trainable, {"cpu": own["CPU"], "gpu": own["GPU"]})
+    resources = {"cpu": 0.001, "gpu": 0.0} if nested else {"cpu": bundle["CPU"], "gpu": bundle["GPU"]}
+    trainable = tune.with_resources(trainable, resources)
     place = storage.join(sweep.ray, "sweep")
-    if _noted(place):
+    if _has_trials(place):
         logger.info("going on with the sweep in %s", sweep.path)
         return tune.Tuner.restore(place, trainable, resume_unfinished=True, resume_errored=False)
     storage.delete_directory(sweep.ray)
-    concurrent = options.max_concurrent or (_room(bundle) if nested else 0)
+    concurrent = options.max_concurrent
+    if nested and not concurrent:
+        concurrent = _room(bundle)
+    limit = None  # the other searchers know it themselves
+    if options.search == "optuna" and concurrent:
+        limit = concurrent
     return tune.Tuner(
         trainable,
         param_space=param_space(config, space),
@@ -136,9 +124,9 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
             metric=_METRIC,
             mode="max",
             num_samples=1 if options.search == "grid" else options.num_trials,
-            max_concurrent_trials=concurrent or None if options.search == "optuna" else None,
+            max_concurrent_trials=limit,
             reuse_actors=True,  # a new process takes seconds to import torch
-            trial_dirname_creator=_name,
+            trial_dirname_creator=_directory_name,
         ),
         run_config=RunConfig(
             name="sweep",
@@ -150,7 +138,7 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
     )
 
 
-def _noted(place: str) -> bool:
+def _has_trials(place: str) -> bool:
     """Whether Ray Tune has noted which trials there are; killed before that, it would go on with a trial of nothing."""
     if not tune.Tuner.can_restore(place):
         return False
@@ -180,18 +168,18 @@ def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> 
         tune.report(_reported(metrics))
 
     try:
-        own = override(config, values)
-        if own.scaling.num_workers > 1:
-            fit_on_workers(own, run, report)
+        drawn = override(config, values)
+        if drawn.scaling.num_workers > 1:
+            fit_on_workers(drawn, run, report)
         else:
-            fit_in_place(own, run, report, gpu=own.tune.gpus_per_trial > 0)
+            fit_in_place(drawn, run, report, gpu=drawn.tune.gpus_per_trial > 0)
     except (ValueError, NotFiniteError) as error:
         # it would come again: the trial is over, as the worst there is, and nobody tries it anew
         run.save_failure(str(error))
         tune.report({_METRIC: 0.0, "epoch": 1})
 
 
-def _name(trial: Any) -> str:
+def _directory_name(trial: Any) -> str:
     return trial.trial_id
 
 
@@ -221,43 +209,32 @@ class _KeepBest(tune.Callback):
         self._sweep.trial(trial.trial_id).drop_checkpoints()
 
 
-def _finish(
-    config: Config,
-    space: Mapping[str, Domain],
-    sweep: SweepDirectory,
-    results: ResultGrid,
-    follower: Follower,
-    tracker: Tracker,
-    images: int,
-) -> dict[str, Any]:
-    """Tables and figures of what the trials found; each one's end to MLflow."""
+def _outcomes(
+    config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, results: ResultGrid, monitor: RunMonitor
+) -> list[Trial]:
+    """How each trial ended, told to MLflow too."""
     expected = trials_of(config, space)
     if len(results) != expected:
         raise RuntimeError(f"{len(results)} of {expected} trials were run; delete {sweep.ray} to run the others")
-    found = {result.path.rstrip("/").split("/")[-1]: result for result in results}
+    by_name = {result.path.rstrip("/").split("/")[-1]: result for result in results}
     for name, values in sweep.started():
-        if name not in found:  # drawn just before a kill and not noted by Ray Tune, which then drew another
-            follower.add(name, sweep.trial(name), values)
-            follower.finish(name, status="KILLED", metrics={}, tags={"rdd.status": "not counted"}, epochs=0)
+        if name not in by_name:  # drawn just before a kill and not noted by Ray Tune, which then drew another
+            monitor.add(name, sweep.trial(name), values)
+            monitor.finish(name, status="KILLED", metrics={}, tags={"rdd.status": "not counted"}, epochs=0)
             storage.delete_directory(sweep.trial(name).path)
     trials = []
-    for name, result in found.items():
+    for name, result in by_name.items():
         reason = sweep.trial(name).failure() or (None if result.error is None else str(root_cause(result.error)))
         trial = sweep.outcome(name, dict(result.config or {}), epochs=config.train.epochs, error=reason)
         trials.append(trial)
-        follower.add(name, sweep.trial(name), trial.values)
-        follower.finish(
+        monitor.add(name, sweep.trial(name), trial.values)
+        monitor.finish(
             name,
             status="FAILED" if trial.error else "FINISHED",
-            metrics={} if trial.best_auroc is None else {"val/best_auroc": trial.best_auroc},
+            metrics={} if trial.best_auroc is None else rounded({"val/best_auroc": trial.best_auroc}),
             tags={"rdd.status": trial.status} | ({"rdd.error": trial.error[:500]} if trial.error else {}),
             epochs=trial.epochs,
         )
         if trial.error:
             logger.warning("trial %s failed with %s: %s", name, trial.values, trial.error)
-    summary = finish_sweep(config, sweep, trials, images=images)
-    tracker.metrics({name: value for name, value in summary.items() if isinstance(value, int | float)}, step=0)
-    tracker.artefacts(sweep.figures, "figures")
-    storage.delete_directory(sweep.ray)
-    storage.write_json(sweep.metrics, summary)  # last: a sweep that has it is finished
-    return summary
+    return trials

@@ -1,6 +1,5 @@
 """A rank of a Ray Train run, as the engine sees it."""
 
-import time
 from collections.abc import Mapping
 
 import ray.train
@@ -9,11 +8,11 @@ import torch
 import torch.distributed as dist
 
 from rdd.engine import TrainState
+from rdd.progress import PROGRESS_S, at_most_every
 from rdd.runs.directory import RunDirectory
-from rdd.runs.local_context import SAY_S
 
 
-class RayContext:
+class WorkerContext:
     """This worker of a Ray Train run. Checkpoints lie in the run directory, which every rank can read.
 
     Args:
@@ -27,7 +26,7 @@ class RayContext:
         self.group: dist.ProcessGroup | None = dist.group.WORLD if self.world_size > 1 else None
         self.device: torch.device = ray.train.torch.get_device()
         self._run = run
-        self._noted = time.monotonic()
+        self._save_progress = at_most_every(PROGRESS_S, run.save_progress)
 
     def load(self) -> TrainState | None:
         """The last checkpoint, if the run has one."""
@@ -40,9 +39,8 @@ class RayContext:
 
     def progress(self, epoch: int, step: int, steps: int) -> None:
         """Rank 0 notes it in the run directory, which the driver watches."""
-        if self.rank == 0 and time.monotonic() - self._noted >= SAY_S:
-            self._noted = time.monotonic()
-            self._run.save_progress(epoch, step, steps)
+        if self.rank == 0:
+            self._save_progress(epoch, step, steps)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Nothing: the driver reads epochs in the run directory, and ``ray.train.report`` holds each of them for up to 2 s.

@@ -1,23 +1,16 @@
 """A training run's directory: config.yaml, checkpoints/, metrics.json, figures/, detector/."""
 
-import logging
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import torch
-import torch.distributed as dist
+from typing import Any
 
 from rdd import storage
-from rdd.runs.checkpoint import load_state, save_state
 from rdd.engine import TrainState
-from rdd.features.gather import CPU
+from rdd.runs.checkpoint import load_state, save_state
 
-logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths of a run and its two checkpoints, the last and the best."""
+    """Paths of a run, its two checkpoints (the last and the best), and the notes that its processes leave for each other."""
 
     path: str
 
@@ -55,7 +48,13 @@ class RunDirectory:
         if best:
             save_state(self.checkpoint("best"), state)
         save_state(self.checkpoint("last"), state)
-        storage.write_json(self._note("history"), state.history)
+        self._write_note("history", state.history)
+
+    def drop_checkpoints(self) -> None:
+        """Delete the weights; the history of the epochs stays."""
+        for name in ("last", "best"):
+            if storage.exists(self.checkpoint(name)):
+                storage.delete_file(self.checkpoint(name))
 
     def claim_features(self, identity: str, *, streamed: bool) -> None:
         """Note what the run is trained on; a later start must come with the same.
@@ -67,55 +66,64 @@ class RunDirectory:
         Raises:
             ValueError: the run was begun on other features, or in the other order.
         """
-        place, own = self._note("features"), {"identity": identity, "streamed": streamed}
-        if not storage.exists(place):
-            storage.write_json(place, own)
+        claim = {"identity": identity, "streamed": streamed}
+        begun = self._read_note("features", None)
+        if begun is None:
+            self._write_note("features", claim)
             return
-        begun = storage.read_json(place)
         if begun["identity"] != identity:
             raise ValueError(f"{self.path} was begun on other features: they were embedded anew since; choose another output")
         if begun["streamed"] != streamed:
             other = "stream" if begun["streamed"] else "map"
             raise ValueError(f"{self.path} was begun on features in another order; set features.held to {other}")
 
+    def history(self) -> list[dict[str, float]]:
+        """Metrics of the epochs so far, without reading a checkpoint."""
+        return self._read_note("history", [])
+
     def logged(self) -> int:
         """Epochs that the tracker has been told of."""
-        return storage.read_json(self._note("logged")) if storage.exists(self._note("logged")) else 0
+        return self._read_note("logged", 0)
 
     def save_logged(self, epochs: int) -> None:
         """Note how many epochs the tracker has been told of."""
-        storage.write_json(self._note("logged"), epochs)
+        self._write_note("logged", epochs)
 
     def failure(self) -> str | None:
         """Why this run can not succeed however often it is tried, as a worker has noted."""
-        return storage.read_json(self._note("failure")) if storage.exists(self._note("failure")) else None
+        return self._read_note("failure", None)
 
     def save_failure(self, reason: str) -> None:
         """Note an error that would come again."""
-        storage.write_json(self._note("failure"), reason)
+        self._write_note("failure", reason)
 
     def forget_failure(self) -> None:
         """Give the run another try."""
         if storage.exists(self._note("failure")):
             storage.delete_file(self._note("failure"))
 
-    def _note(self, name: str) -> str:
-        return storage.join(self.path, "checkpoints", f"{name}.json")
-
-    def drop_checkpoints(self) -> None:
-        """Delete the weights; the history of the epochs stays."""
-        for name in ("last", "best"):
-            if storage.exists(self.checkpoint(name)):
-                storage.delete_file(self.checkpoint(name))
-
-    def history(self) -> list[dict[str, float]]:
-        """Metrics of the epochs so far, without reading a checkpoint."""
-        return storage.read_json(self._note("history")) if storage.exists(self._note("history")) else []
+    def save_loading(self, what: str) -> None:
+        """Note how far a worker has come before its first step: it has started, or has loaded some of the features."""
+        self._write_note("loading", what)
 
     def save_progress(self, epoch: int, step: int, steps: int) -> None:
-        """Note where the epoch stands, for whoever watches."""
-        storage.write_json(self._note("progress"), {"epoch": epoch, "step": step, "steps": steps})
+        """Note where the epoch stands, for the process that watches."""
+        self._write_note("progress", {"epoch": epoch, "step": step, "steps": steps})
 
     def progress(self) -> dict[str, int] | None:
         """Where the epoch stands, as last noted."""
-        return storage.read_json(self._note("progress")) if storage.exists(self._note("progress")) else None
+        return self._read_note("progress", None)
+
+    def signs_of_life(self) -> tuple[str | None, dict[str, int] | None, int]:
+        """What changes while the run moves: loading, steps, epochs."""
+        return self._read_note("loading", None), self.progress(), len(self.history())
+
+    def _note(self, name: str) -> str:
+        return storage.join(self.path, "checkpoints", f"{name}.json")
+
+    def _read_note(self, name: str, default: Any) -> Any:
+        place = self._note(name)
+        return storage.read_json(place) if storage.exists(place) else default
+
+    def _write_note(self, name: str, value: Any) -> None:
+        storage.write_json(self._note(name), value)

@@ -1,7 +1,6 @@
 """A run in this process alone, as the engine sees it."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -9,12 +8,10 @@ import torch.distributed as dist
 
 from rdd.engine import TrainState
 from rdd.features.gather import CPU
+from rdd.progress import PROGRESS_S, at_most_every
 from rdd.runs.directory import RunDirectory
 
 logger = logging.getLogger(__name__)
-
-SAY_S = 10.0
-"""Seconds between two words about where an epoch stands."""
 
 
 class LocalContext:
@@ -41,8 +38,7 @@ class LocalContext:
     ) -> None:
         self._run = run
         self._on_epoch = on_epoch
-        self._on_progress = on_progress or _log_progress
-        self._said = time.monotonic()
+        self._on_progress = at_most_every(PROGRESS_S, on_progress or _log_progress)
         self.device = device
 
     def load(self) -> TrainState | None:
@@ -55,9 +51,7 @@ class LocalContext:
 
     def progress(self, epoch: int, step: int, steps: int) -> None:
         """Say where a long epoch stands."""
-        if time.monotonic() - self._said >= SAY_S:
-            self._said = time.monotonic()
-            self._on_progress(epoch, step, steps)
+        self._on_progress(epoch, step, steps)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Pass the metrics of an epoch on."""

@@ -1,39 +1,31 @@
-"""From the best checkpoint to the artefact: threshold and calibration on validation, one look at the test set, figures."""
+"""From the best checkpoint to the artefact: the head, its calibration, one look at the test set, figures."""
 
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
-from sklearn.linear_model import LogisticRegression
-
 from rdd import storage
-from rdd.engine import TrainState
+from rdd.calibration import calibrate
 from rdd.config import Config
 from rdd.detector import Detector
-from rdd.engine import build_head, predict
+from rdd.engine import TrainState, build_head
 from rdd.evaluation.figures import histogram_figure, history_figure, roc_figure
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored, score_part, write_logits
-from rdd.features import FeatureTable, TextMode
-from rdd.metrics import threshold_at
+from rdd.features import FeatureTable
 from rdd.provenance import provenance
 from rdd.runs.directory import RunDirectory
 
 
-def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> dict[str, Any]:
+def make_detector(config: Config, table: FeatureTable, run: RunDirectory) -> dict[str, Any]:
     """Make the detector of a trained run and evaluate it on its test set.
 
     Args:
         config: the run.
         table: its features.
-        run: its directory, with both checkpoints; gets ``detector/``, ``figures/``, ``test_logits.parquet`` and,
-            last, ``metrics.json``.
+        run: its directory, with both checkpoints; gets ``detector/``, ``figures/`` and ``test_logits.parquet``.
 
     Returns:
-        What ``metrics.json`` holds.
+        What ``metrics.json`` is to hold; the caller writes it when nothing more is to come.
 
     Raises:
         ValueError: the test part holds one class only.
@@ -45,20 +37,18 @@ def finish_run(config: Config, table: FeatureTable, run: RunDirectory) -> dict[s
     detector = _detector(config, table, best)
     images = table.split(config.features, "test")
     scored = score_part(detector, table, images)
-    options = config.evaluate
-    test = evaluate(scored, threshold=detector.threshold, resamples=options.resamples, seed=options.seed)
+    threshold, options = detector.calibration.threshold, config.evaluate
+    test = evaluate(scored, threshold=threshold, resamples=options.resamples, seed=options.seed)
     without_text = None
     if not detector.needs_text and detector.text_mode != "none":
-        blind = score_part(detector, table, images, "none")
-        without_text = evaluate(blind, threshold=detector.threshold, resamples=options.resamples, seed=options.seed)
+        without_captions = score_part(detector, table, images, "none")
+        without_text = evaluate(without_captions, threshold=threshold, resamples=options.resamples, seed=options.seed)
     detector.metrics = {"test": test, "validation_auroc": best.best_auroc, "best_epoch": best.best_epoch}
     detector.save(run.detector)
-    write_figures(run.figures, scored, detector.threshold, "test set")
+    write_figures(run.figures, scored, threshold, "test set")
     storage.write_bytes(storage.join(run.figures, "history.png"), history_figure(last.history, "training"))
     write_logits(run.test_logits, scored, table)
-    metrics = {**detector.metrics, "test_without_text": without_text, "history": last.history}
-    storage.write_json(run.metrics, metrics)
-    return metrics
+    return {**detector.metrics, "test_without_text": without_text, "history": last.history}
 
 
 def write_figures(folder: str, scored: Scored, threshold: float, what: str) -> None:
@@ -68,27 +58,21 @@ def write_figures(folder: str, scored: Scored, threshold: float, what: str) -> N
 
 
 def _detector(config: Config, table: FeatureTable, best: TrainState) -> Detector:
-    head = build_head(config, table.width(config.features.text_mode))
+    text_mode = table.text_mode(config.features.text_mode)
+    head = build_head(config, table.width(text_mode))
     head.load_state_dict(best.model)  # float64 weights are rounded here
-    head_config = asdict(config.model) | {"in_features": table.width(config.features.text_mode)}
-    images = table.split(config.features, "validation")
-    logits = predict(head, table, images, config.features.text_mode).numpy()
-    labels = table.labels[images].numpy()
-    rate = config.evaluate.false_positive_rate
-    # the next number above, since an image at the threshold is called generated
-    threshold = float(np.nextafter(threshold_at(logits[labels == 0], rate), np.inf))
-    platt = LogisticRegression().fit(logits[:, None], labels)
+    calibration = calibrate(
+        head,
+        table,
+        images=table.split(config.features, "validation"),
+        text_mode=text_mode,
+        false_positive_rate=config.evaluate.false_positive_rate,
+    )
     return Detector(
         head=head,
-        head_config=head_config,
+        head_config=asdict(config.model) | {"in_features": table.width(text_mode)},
         encoder_identity=table.manifest["encoder"],
-        text_mode=config.features.text_mode,
-        threshold=threshold,
-        false_positive_rate=rate,
-        calibration={
-            "slope": float(platt.coef_[0, 0]),
-            "offset": float(platt.intercept_[0]),
-            "prior": float(labels.mean()),
-        },
+        text_mode=text_mode,
+        calibration=calibration,
         provenance=provenance() | {"features_manifest_sha256": table.manifest_sha256},
     )

@@ -41,7 +41,7 @@ def read_space(config: Config) -> dict[str, Domain]:
     """
     if not config.tune.space:
         raise ValueError("tune.space must name at least one path, got none; for example {loss.alpha: {uniform: [0.1, 1.0]}}")
-    space = {path: _domain(path, given) for path, given in config.tune.space.items()}
+    space = {path: _domain(path, described) for path, described in config.tune.space.items()}
     for path, domain in space.items():
         section = path.split(".")[0]
         override(config, {path: domain.values[0]})  # refuses an unknown path, naming the nearest
@@ -69,10 +69,10 @@ def trials_of(config: Config, space: Mapping[str, Domain]) -> int:
     return config.tune.num_trials * grids
 
 
-def _domain(path: str, given: Any) -> Domain:
-    if not isinstance(given, Mapping) or len(given) != 1 or next(iter(given)) not in KINDS:
-        raise ValueError(f"tune.space of {path} must be one of {', '.join(KINDS)} with a list of values, got {given!r}")
-    ((kind, values),) = given.items()
+def _domain(path: str, described: Any) -> Domain:
+    if not isinstance(described, Mapping) or len(described) != 1 or next(iter(described)) not in KINDS:
+        raise ValueError(f"tune.space of {path} must be one of {', '.join(KINDS)} with a list of values, got {described!r}")
+    ((kind, values),) = described.items()
     if not isinstance(values, list | tuple) or not values:
         raise ValueError(f"tune.space of {path} must give {kind} a list of values, got {values!r}")
     if kind in ("uniform", "loguniform"):

@@ -141,9 +141,9 @@ def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, 
         first = trials[0].error if trials else "none has started"
         raise RuntimeError(f"all of {len(trials)} trials failed, the first with: {first}")
     best = ranked[0]
-    found = override(config, best.values)
-    found = replace(found, train=replace(found.train, output=storage.join(sweep.path, "best")))
-    storage.write_bytes(sweep.best, to_yaml(found).encode())
+    best_config = override(config, best.values)
+    best_config = replace(best_config, train=replace(best_config.train, output=storage.join(sweep.path, "best")))
+    storage.write_bytes(sweep.best, to_yaml(best_config).encode())
     points = [Point(t.values, t.best_auroc, t.status == "finished") for t in ranked if t.best_auroc is not None]
     write_sweep_figures(sweep.figures, points)
     counts = {status: sum(t.status == status for t in trials) for status in ("finished", "stopped", "failed")}
@@ -153,7 +153,7 @@ def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, 
         **counts,
         "validation_auroc": best.best_auroc,
         "best_trial": best.name,
-        "best": {path: leaf_of(found, path) for path in best.values},
+        "best": {path: leaf_of(best_config, path) for path in best.values},
         "best_config": sweep.best,
         "samples_trained": images * sum(t.epochs for t in trials),
         "failures": {t.name: t.error for t in trials if t.error},

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rdd import storage
 from rdd.config import TrackingConfig
@@ -19,11 +19,13 @@ from rdd.provenance import git_commit
 
 logger = logging.getLogger(__name__)
 
-TRAINING = ("rdd.kind", "training")
-"""Tag of the runs that train a head, and its value: not of their parents, nor of what embeds or evaluates."""
+Kind = Literal["training", "trial", "seed", "row"]
+"""What is compared with its like: single runs, trials of a sweep, seeds of an ablation, and the rows that sum them up."""
 
-_KIND_TAG = "mlflow.experimentKind"
-_KIND = "custom_model_development"
+KIND_TAG = "rdd.kind"
+"""Tag of a run that names its kind; runs that are not compared have none."""
+
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class Tracker(Protocol):
@@ -41,7 +43,7 @@ class Tracker(Protocol):
     def tags(self, values: Mapping[str, str]) -> None:
         """Mark the run."""
 
-    def child(self, name: str, output: str) -> "Tracker":
+    def child(self, name: str, output: str, kind: Kind) -> "Tracker":
         """A run below this one; the same output directory gets the same run."""
 
     def close(self, status: str) -> None:
@@ -63,7 +65,7 @@ class NullTracker:
     def tags(self, values: Mapping[str, str]) -> None:
         """Nothing."""
 
-    def child(self, name: str, output: str) -> Tracker:
+    def child(self, name: str, output: str, kind: Kind) -> Tracker:
         """One that logs nothing either."""
         return self
 
@@ -106,16 +108,17 @@ class MlflowTracker:
         """Mark the run."""
         self._send(lambda: [self._client.set_tag(self.run_id(), name, value) for name, value in values.items()])
 
-    def child(self, name: str, output: str) -> Tracker:
+    def child(self, name: str, output: str, kind: Kind) -> Tracker:
         """A run below this one; the same output directory gets the same run."""
         place = storage.absolute(output)
 
         def begin() -> str:
             parent = self._client.get_run(self.run_id())
             tags = {key: value for key, value in parent.data.tags.items() if key == "rdd.features_manifest_sha256"} | {
-                "mlflow.parentRunId": self.run_id()
+                "mlflow.parentRunId": self.run_id(),
+                KIND_TAG: kind,
             }
-            job = f"{parent.data.tags['rdd.job']}-trial"
+            job = f"{parent.data.tags['rdd.job']}-{kind}"
             return _run_of(self._client, parent.info.experiment_id, name, job=job, place=place, tags=tags)
 
         return MlflowTracker(self._client, begin)
@@ -181,7 +184,8 @@ def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str,
         yield NullTracker()
         return
     logger.info("tracking in MLflow at %s", tracking_uri(config))
-    tracker = _start(config, job, output, tags or {})
+    kind = {KIND_TAG: "training"} if job == "train" else {}
+    tracker = _start(config, job, output, kind | dict(tags or {}))
     if tracker is None:
         yield NullTracker()
         return
@@ -221,18 +225,16 @@ def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str
 
 def _run_of(client: Any, experiment_id: str, name: str, *, job: str, place: str, tags: Mapping[str, str]) -> str:
     """Id of the run of an output directory: the one it had, or a new one."""
-    found = client.search_runs([experiment_id], f"tags.`rdd.output` = '{place}' and tags.`rdd.job` = '{job}'", max_results=1)
-    if found:
-        client.update_run(found[0].info.run_id, status="RUNNING")
-        return found[0].info.run_id
-    own = {"rdd.job": job, "rdd.output": place, "mlflow.source.git.commit": git_commit()}
-    if job == "train" or job.endswith("-trial"):
-        own |= dict([TRAINING])
-    return client.create_run(experiment_id, run_name=name, tags={**own, **tags}).info.run_id
+    runs = client.search_runs([experiment_id], f"tags.`rdd.output` = '{place}' and tags.`rdd.job` = '{job}'", max_results=1)
+    if runs:
+        client.update_run(runs[0].info.run_id, status="RUNNING")
+        return runs[0].info.run_id
+    described = {"rdd.job": job, "rdd.output": place, "mlflow.source.git.commit": git_commit()}
+    return client.create_run(experiment_id, run_name=name, tags={**described, **tags}).info.run_id
 
 
 def _experiment(client: Any, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    return client.create_experiment(name, tags={_KIND_TAG: _KIND})
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return experiment.experiment_id
+    return client.create_experiment(name, tags=_EXPERIMENT_TAGS)

@@ -112,7 +112,7 @@ def _landscape(points: int = 21) -> Figure:
     torch.manual_seed(0)
     labels = (torch.arange(1024) % 5 > 0).float()
     loss = CvarAucLoss(alpha=0.8, gamma=0.5, eta=0.6, p=2)
-    at = Surroundings.of(DetectorHead(768, hidden=512), torch.randn(1024, 768), labels, loss)
+    at = Surroundings.copy_of(DetectorHead(768, hidden=512), torch.randn(1024, 768), labels, loss)
     directions = filter_normalised(at.head, seed=0), filter_normalised(at.head, seed=1)
     axis = torch.linspace(-1, 1, points).tolist()
     square = [(x, y) for y in axis for x in axis]

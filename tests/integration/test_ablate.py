@@ -1,5 +1,6 @@
 """Ablations and the paper's figures: rows, seeds, kills, failures."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -58,9 +59,19 @@ def test_rows_and_seeds_are_compared_and_drawn(ray_session, config: Config, tmp_
 
     client = MlflowClient(config.tracking.uri)
     (parent,) = client.search_runs(["1"], "tags.`rdd.job` = 'ablate'")
-    children = client.search_runs(["1"], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
-    assert sorted(child.data.params["row"] for child in children) == sorted(["traditional1", "without_sam", "ours"] * 2)
-    assert all(child.data.metrics["test/auroc"] > 0.5 for child in children)
+    below = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
+    seeds = client.search_runs(["1"], f"{below} and tags.`rdd.kind` = 'seed'")
+    assert sorted(run.data.params["row"] for run in seeds) == sorted(["traditional1", "without_sam", "ours"] * 2)
+    assert all(run.data.metrics["test/auroc"] > 0.5 for run in seeds)
+    table = {line["row"]: line for line in csv.DictReader((output / "ablation.csv").open())}
+    rows = {run.info.run_name: run for run in client.search_runs(["1"], f"{below} and tags.`rdd.kind` = 'row'")}
+    assert rows.keys() == ROWS.keys() == table.keys()
+    for name, run in rows.items():
+        assert run.data.metrics["auroc"] == pytest.approx(float(table[name]["auroc"]), abs=1e-8)
+        assert run.data.metrics["auroc_low"] == pytest.approx(float(table[name]["auroc_low"]), abs=1e-8)
+        assert run.data.tags["AUC 95 CI"].startswith(f"{float(table[name]['auroc']):.3f} [")
+        assert ("vs ours 95 CI" in run.data.tags) == (name != "ours")
+        assert run.data.params["sam.enabled"] == str(ROWS[name].get("sam.enabled", True))
     assert {file.path for file in client.list_artifacts(parent.info.run_id, "ablation")} == {
         "ablation/ablation.csv",
         "ablation/ablation.md",

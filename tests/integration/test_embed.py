@@ -178,9 +178,9 @@ def test_nothing_moving_ends_the_run_and_names_the_step(ray_session, config: Con
         "records.path": str(tmp_path / "manifest.csv"),
         "records.real_images": "",
         "embed.text": False,
-        "embed.stall_timeout_s": 20.0,
+        "embed.stall_timeout_s": 6.0,
     }
-    with pytest.raises(RuntimeError, match=r"no record for 20 s: stuck in read .*held: CPU"):
+    with pytest.raises(RuntimeError, match=r"no record for 6 s: stuck in read .*held: CPU"):
         run_embedding(override(config, values))
     with open(tmp_path / "never.png", "wb"):
         pass  # let the task go
@@ -205,6 +205,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_by_the_same_command(config: Config, sample_set: Path, tiny_model: str, tmp_path: Path) -> None:
     output = tmp_path / "features"
     words = [sys.executable, "jobs/embed.py"]

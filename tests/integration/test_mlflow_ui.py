@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from _small import base_config
+from mlflow import MlflowClient
 
-from rdd.config import Config, TrackingConfig
+from rdd.config import Config
 from rdd.config.parse import override
 from rdd.on_ray.ablate import run_ablation
-from rdd.tracking.pages import compare_page, training_page
+from rdd.on_ray.train import run_training
+from rdd.tracking.pages import compare_page, page_of, pages
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
@@ -27,9 +29,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server on a free port."""
+    tmp_path = tmp_path_factory.mktemp("server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -50,53 +53,86 @@ def server(tmp_path: Path) -> Iterator[str]:
     process.wait(30)
 
 
-@pytest.fixture
-def page(server: str) -> Iterator:
+@pytest.fixture(params=["assistant closed", "assistant open"])
+def page(server: str, request: pytest.FixtureRequest) -> Iterator:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        context = browser.new_context(viewport={"width": 1900, "height": 700})
-        # MLflow's assistant would open over the table
-        context.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        if request.param == "assistant closed":
+            context.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
         yield context.new_page()
         browser.close()
 
 
-def test_the_ablation_is_read_in_the_browser(ray_session, features: Path, tmp_path: Path, server: str, page) -> None:
-    from mlflow import MlflowClient
-
+@pytest.fixture(scope="module")
+def ablation(ray_session, features: Path, tmp_path_factory: pytest.TempPathFactory, server: str) -> Config:
+    """Two rows over two seeds, and a run of its own, on the server."""
+    folder = tmp_path_factory.mktemp("compared")
     rows = {"without_sam": {"sam.enabled": False, "sam.rho": 0.01}, "ours": {"loss.alpha": 0.7}}
     values = {
-        "ablate.output": str(tmp_path / "ablation"),
+        "ablate.output": str(folder / "ablation"),
         "ablate.rows": rows,
-        "ablate.seeds": 1,
+        "ablate.seeds": 2,
         "ablate.resamples": 100,
         "train.epochs": 3,
         "tracking.uri": server,
     }
-    config: Config = override(base_config(features, tmp_path), values)
+    config: Config = override(base_config(features, folder), values)
     run_ablation(config)
-    client = MlflowClient(server)
-    children = client.search_runs(["1"], "tags.`rdd.job` = 'ablate-trial'")
-    assert len(children) == 2
+    run_training(config)
+    return config
 
-    page.goto(server + training_page(TrackingConfig(uri=server)))
+
+def in_sight(page, column: str) -> bool:
+    """Whether a column's header lies within the table that is seen, and is not scrolled out of it."""
+    header = page.locator(f".ag-header-cell[col-id='{column}']")
+    header.wait_for(timeout=20_000)
+    table = page.locator(".ag-root-wrapper").bounding_box()
+    box = header.bounding_box()
+    return box["x"] >= table["x"] and box["x"] + box["width"] <= table["x"] + table["width"] + 1
+
+
+PARAMETERS = ("loss.alpha", "loss.gamma", "loss.p", "sam.rho")
+
+
+def test_the_rows_of_an_ablation_are_read_at_a_glance(ablation: Config, page) -> None:
+    address = page_of(ablation.tracking, "row")
+    page.goto(address)
     page.get_by_text("2 matching runs").wait_for(timeout=60_000)
-    shown = ("val/auroc", "test/auroc", "train/loss_cvar", "train/loss_auc")
-    for name in shown:
-        page.locator(f".ag-header-cell[col-id='metrics.`{name}`']").wait_for(timeout=20_000)
-    for place, child in enumerate(sorted(children, key=lambda run: -run.data.metrics["val/auroc"])):
+    client = MlflowClient(ablation.tracking.uri)
+    runs = {run.info.run_name: run for run in client.search_runs(["1"], "tags.`rdd.kind` = 'row'")}
+    for place, name in enumerate(("without_sam", "ours")):  # in the order of the table
         row = f".ag-row[row-index='{place}'] "
-        for name in ("row", "train.seed", "loss.alpha", "loss.gamma", "loss.p", "sam.rho"):
-            assert page.locator(f"{row}.ag-cell[col-id='params.`{name}`']").inner_text().strip() == child.data.params[name]
-        for name in shown:
-            text = page.locator(f"{row}.ag-cell[col-id='metrics.`{name}`']").inner_text()
-            assert float(text) == pytest.approx(child.data.metrics[name], rel=1e-6)
-    if picture := os.environ.get("RDD_SCREENSHOT"):
-        page.screenshot(path=picture)
+        assert name in page.locator(f"{row}.ag-cell[col-id='attributes.`Run Name`']").inner_text()
+        for tag in ("AUC 95 CI", "vs ours 95 CI", "p value"):
+            shown = page.locator(f"{row}.ag-cell[col-id='tags.`{tag}`']").inner_text().strip()
+            assert shown == runs[name].data.tags.get(tag, "-")
+        for parameter in PARAMETERS:
+            cell = page.locator(f"{row}.ag-cell[col-id='params.`{parameter}`']")
+            assert cell.inner_text().strip() == runs[name].data.params[parameter]
+    assert all(in_sight(page, f"tags.`{tag}`") for tag in ("AUC 95 CI", "vs ours 95 CI", "p value"))
+    assert all(in_sight(page, f"params.`{parameter}`") for parameter in PARAMETERS)
+    screenshot(page, "rows")
 
-    page.goto(server + compare_page("1", [child.info.run_id for child in children]))
+
+def test_seeds_and_single_runs_are_apart(ablation: Config, page) -> None:
+    for kind, number in (("seed", 4), ("training", 1)):
+        page.goto("about:blank")
+        page.goto(page_of(ablation.tracking, kind))
+        page.get_by_text(f"{number} matching run").wait_for(timeout=60_000)
+        assert all(in_sight(page, f"params.`{parameter}`") for parameter in PARAMETERS)
+        assert in_sight(page, "metrics.`val/auroc`")
+        screenshot(page, kind)
+    titles = ["the rows of ablations", "the runs of ablations", "single training runs"]
+    assert list(pages(ablation.tracking)) == titles
+
+
+def test_runs_are_compared_side_by_side(ablation: Config, page) -> None:
+    client = MlflowClient(ablation.tracking.uri)
+    children = client.search_runs(["1"], "tags.`rdd.kind` = 'seed' and params.`train.seed` = '0'")
+    page.goto(compare_page(ablation.tracking, "1", [child.info.run_id for child in children]))
     page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for(timeout=60_000)
     page.get_by_role("button", name="Visualizations").click()
     table = page.locator("table.mlflow-compare-run-table").all_inner_texts()
@@ -106,5 +142,11 @@ def test_the_ablation_is_read_in_the_browser(ray_session, features: Path, tmp_pa
     body = page.inner_text("body")
     for name in ("val/auroc", "test/auroc", "train/sharpness"):
         assert name in body
-    for child in children:
-        assert f"{child.data.metrics['test/auroc']:.3f}".rstrip("0") in body
+
+
+def screenshot(page, name: str) -> None:
+    """Kept for a person's eyes where RDD_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("RDD_SCREENSHOTS"):
+        page.wait_for_timeout(1500)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=f"{folder}/{name}-{len(list(Path(folder).glob(f'{name}-*')))}.png")

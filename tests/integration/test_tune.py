@@ -78,6 +78,7 @@ def test_a_sweep_gives_a_config_that_trains_and_every_trial_to_mlflow(ray_sessio
         assert len(client.get_metric_history(child.info.run_id, "val/auroc")) == row["epochs"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_trials_and_another_seed_others(ray_session, config: Config, tmp_path: Path) -> None:
     drawn = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -130,6 +131,7 @@ def test_a_trial_of_several_workers_nests_a_trainer(ray_session, config: Config)
     assert summary["finished"] == 2
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_trains_nothing_twice(config: Config, tmp_path: Path) -> None:
     own = override(config, {"train.epochs": 30, "model.hidden": 256, "tune.scheduler": "none", "cluster.num_cpus": 2})
     (tmp_path / "sweep.yaml").write_text(to_yaml(own))

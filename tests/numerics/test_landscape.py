@@ -14,7 +14,7 @@ def at() -> Surroundings:
     features = torch.randn(64, 6)
     labels = (torch.arange(64) % 3 > 0).float()
     loss = CvarAucLoss(alpha=0.8, gamma=0.5, eta=0.6, p=2)
-    return Surroundings.of(head, features + labels[:, None], labels, loss)
+    return Surroundings.copy_of(head, features + labels[:, None], labels, loss)
 
 
 def test_directions_are_as_long_as_the_filters(at: Surroundings) -> None:

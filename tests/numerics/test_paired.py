@@ -147,5 +147,5 @@ def test_the_table_holds_every_row_in_its_three_forms() -> None:
     assert [line["row"] for line in lines] == list(by_name)
     assert float(lines[0]["auroc"]) == by_name["traditional1"].auroc
     assert lines[3]["difference"] == ""
-    for picture in (as_png(rows, "ours"), auc_bars(rows)):
+    for picture in (as_png(rows, "ours"), auc_bars(rows, "ours")):
         assert picture.startswith(b"\x89PNG")

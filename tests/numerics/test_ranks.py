@@ -14,7 +14,7 @@ from rdd.losses import CvarAucLoss, cvar_loss, pairwise_auc_loss
 from rdd.model import GlobalBatchNorm
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_walk_the_path_of_one(world: int, tmp_path: Path) -> None:
     config = make_config(train__epochs=6)
     one, many = fit_on(1, tmp_path / "one", config), fit_on(world, tmp_path / "many", config)
@@ -37,7 +37,7 @@ def fit_one_epoch(folder: Path) -> None:
     fit(make_config(), make_table(), Leaving(folder))
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (4, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_another_number_of_ranks_goes_on_along_the_same_path(before: int, after: int, tmp_path: Path) -> None:
     one = fit_on(1, tmp_path / "one", make_config())
     on_ranks(before, fit_one_epoch, tmp_path / "elastic")

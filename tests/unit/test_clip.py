@@ -125,10 +125,9 @@ def test_openais_weights_are_refused_without_quickgelu(tiny_model: str, files: d
 
 
 def test_known_hashes_are_openais_and_the_towers() -> None:
-    from rdd.clip import _known_activations
     from rdd.embedding.weights import TOWER_SHA256
 
-    known = _known_activations()
+    known = clip_weights.known_activations()
     assert known["5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"]  # OpenAI's ViT-B-16.pt
     assert known[TOWER_SHA256]
 

@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+import rdd.config.stages
 from rdd.config import Config
+from rdd.config.help import help_text
 from rdd.config.parse import from_dict, from_yaml, leaves, override, parse_config, to_yaml
+from rdd.config.stages import TRAIN, Stage
 
 NAN = float("nan")
 
@@ -85,6 +88,7 @@ BOUNDS = [  # leaf, values inside, values outside
     ("cluster.address", ["local"], [""]),
     ("cluster.num_cpus", [0], [-1]),
     ("cluster.wait_s", [0.0], [-0.1, float("inf"), NAN]),
+    ("cluster.start_timeout_s", [0.1, 86_400.0], [0.0, float("inf"), NAN]),
 ]
 
 
@@ -110,13 +114,13 @@ def test_every_number_of_the_tree_has_its_bounds_tested() -> None:
 
 def test_every_row_of_the_papers_tables_has_its_overrides_written_out() -> None:
     rows = {
-        "ours": ("shared", 0.8, 0.5, True),
+        "ours": ("auto", 0.8, 0.5, True),
         "traditional1": ("none", 1.0, 1.0, False),
-        "traditional2": ("shared", 1.0, 1.0, False),
-        "without_cvar": ("shared", 1.0, 0.5, True),
-        "without_bce": ("shared", 0.8, 0.0, True),
-        "without_auc": ("shared", 0.8, 1.0, True),
-        "without_sam": ("shared", 0.8, 0.5, False),
+        "traditional2": ("auto", 1.0, 1.0, False),
+        "without_cvar": ("auto", 1.0, 0.5, True),
+        "without_bce": ("auto", 0.8, 0.0, True),
+        "without_auc": ("auto", 0.8, 1.0, True),
+        "without_sam": ("auto", 0.8, 0.5, False),
     }
     for name, (text_mode, alpha, gamma, sam) in rows.items():
         config = parse("--config", f"jobs/configs/{name}.yaml")
@@ -174,7 +178,7 @@ def test_wrong_types_are_refused() -> None:
 
 
 def parse(*words: str, sections: tuple[str, ...] = ("loss", "train")) -> Config:
-    return parse_config(words, prog="test", description="A test.", sections=sections)
+    return parse_config(words, sections=sections)
 
 
 def test_words_win_over_files_and_later_ones_over_earlier_ones(tmp_path) -> None:
@@ -217,23 +221,31 @@ def test_a_bad_file_is_refused(tmp_path) -> None:
         parse("--config", str(file))
 
 
-def test_print_config_shows_the_whole_checked_tree_and_reads_back(capsys) -> None:
-    with pytest.raises(SystemExit) as ended:
-        parse("--config", "jobs/configs/sample.yaml", "--loss.alpha", "0.3", "--print_config")
-    assert ended.value.code == 0
-    config = from_yaml(capsys.readouterr().out)
-    assert (config.loss.alpha, config.sample.output) == (0.3, "data/sample")
-    with pytest.raises(ValueError, match=r"loss\.alpha"):
-        parse("--print_config", "--loss.alpha", "3")
-
-
-def test_help_has_the_sentence_under_each_field_of_the_sections_read(capsys) -> None:
-    with pytest.raises(SystemExit) as ended:
-        parse("--help")
-    text = " ".join(capsys.readouterr().out.split())
-    assert ended.value.code == 0
-    assert "Margin of the AUC loss in (0, 1]." in text
+def test_help_has_the_sentence_under_each_setting_of_the_jobs_own_sections_and_names_the_others() -> None:
+    text = help_text(TRAIN, "Train.\n\nExamples:\n    python jobs/train.py --config jobs/configs/sample.yaml\n")
+    assert "    python jobs/train.py --config jobs/configs/sample.yaml" in text
+    assert "--train.batch_size (int, default 2048)\n      Images in a global batch" in text
+    assert "  loss       The objective" in text
+    assert "--loss.alpha" not in text
     assert "--sample.seed" not in text
+    asked = help_text(TRAIN, "Train.", ["loss"])
+    assert "Margin of the AUC loss in (0, 1]." in " ".join(asked.split())
+    assert "--train.epochs" not in asked
+    everything = help_text(TRAIN, "Train.", ["all"])
+    for path in leaves():
+        assert (f"--{path} (" in everything) == (path.split(".")[0] in TRAIN.reads), path
+    with pytest.raises(ValueError, match=r"--help must be followed by sections among train, .*got sample"):
+        help_text(TRAIN, "Train.", ["sample"])
+
+
+def test_every_stage_names_settings_and_sections_that_there_are() -> None:
+    stages = [value for value in vars(rdd.config.stages).values() if isinstance(value, Stage)]
+    sections = {section.name for section in dataclasses.fields(Config)}
+    assert len(stages) == 9
+    for stage in stages:
+        assert {*stage.reads, *stage.in_help} <= sections, stage.name
+        assert {*stage.required, *stage.may_change} <= set(leaves()), stage.name
+        assert Path(f"jobs/{stage.name}.py").exists()
 
 
 def test_named_runs_are_valid() -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from rdd.config import RecordsConfig
 from rdd.data.d3 import D3Source
-from rdd.data.folder import FolderSource, ManifestSource
-from rdd.data.open import open_source
+from rdd.data.folder import FolderSource
+from rdd.data.manifest import ManifestSource
+from rdd.data.open import Source, open_source
 from rdd.data.parquet_rows import read_rows
 from rdd.data.real_images import RealImages
-from rdd.data.records import Source
 from rdd.schema import D3, INDEX, RAW, REAL_IMAGES
 
 
@@ -194,8 +194,8 @@ def test_a_manifest_groups_images_by_record_and_reads_them_beside_itself(tmp_pat
     assert [(r["key"], r["record_id"], r["generators"], r["images"], r["text_original"], r["reason"]) for r in rows] == [
         ("m.csv#0", "7", ["real", "sd"], [b"a", b"b"], "a cat", None),
         ("m.csv#2", "8", ["sd"], [b"c"], None, None),
-        ("m.csv#3", "9", ["sd"], None, "x", "unreadable_file"),
-        ("m.csv#4", "10", ["sd"], None, "x", "unreadable_file"),
+        ("m.csv#3", "9", None, None, None, "unreadable_file"),
+        ("m.csv#4", "10", None, None, None, "unreadable_file"),
     ]
 
 

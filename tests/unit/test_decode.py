@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdd.data.decode import RejectedError, decode_image
+from rdd.data.decode import UnusableImageError, decode_image
 
 
 def encoded(encoding: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options) -> bytes:
@@ -66,6 +66,6 @@ def test_the_mode_is_kept_for_open_clips_own_conversion(mode: str) -> None:
     ids=["zero bytes", "text", "cut jpeg", "cut png", "too many pixels", "bomb", "a line", "a program"],
 )
 def test_what_can_not_be_decoded_has_a_reason(data: bytes, reason: str) -> None:
-    with pytest.raises(RejectedError) as caught:
+    with pytest.raises(UnusableImageError) as caught:
         decode_image(data, max_pixels=10**6)
     assert caught.value.reason == reason

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from rdd.calibration import Calibration
 from rdd.clip import ClipEncoder
 from rdd.detector import Detector
 from rdd.model import DetectorHead, dropout_mask
@@ -26,9 +28,7 @@ def detector_of(encoder: ClipEncoder, text_mode: str = "none") -> Detector:
         head_config=config,
         encoder_identity=asdict(encoder.identity),
         text_mode=text_mode,
-        threshold=0.25,
-        false_positive_rate=0.05,
-        calibration={"slope": 2.0, "offset": -1.0, "prior": 0.8},
+        calibration=Calibration(threshold=0.25, false_positive_rate=0.05, slope=2.0, offset=-1.0, prior=0.8),
     )
 
 
@@ -42,8 +42,10 @@ def test_saved_and_loaded_it_scores_the_same(tiny_model: str, tmp_path: Path) ->
     assert ((scores > 0) & (scores < 1)).all()
     expected = torch.sigmoid(detector.head(encoder.encode_images(pictures())).double()).detach().numpy()
     np.testing.assert_allclose(scores, expected)
-    assert (loaded.threshold, loaded.text_mode, loaded.calibration) == (0.25, "none", detector.calibration)
-    np.testing.assert_allclose(loaded.probability(np.array([0.5])), 0.5)
+    assert (loaded.text_mode, loaded.calibration) == ("none", detector.calibration)
+    np.testing.assert_allclose(loaded.calibration.probability(np.array([0.5])), 0.5)
+    described = json.loads((tmp_path / "detector.json").read_text())
+    assert (described["threshold"], described["calibration"]) == (0.25, {"slope": 2.0, "offset": -1.0, "prior": 0.8})
 
 
 def test_a_detector_of_text_dropout_does_without_captions(tiny_model: str) -> None:

@@ -1,5 +1,7 @@
 import multiprocessing
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import torch
 from rdd import storage
 from rdd.config import FeaturesConfig
 from rdd.features import FeatureTable, global_batches, rank_slice, split_records
+from rdd.features.node_map import _exclusive
+from rdd.features.splits import split_with_both_classes
 from rdd.schema import FEATURES, label_of
 
 D = 8
@@ -84,7 +88,7 @@ def test_the_order_of_files_does_not_matter(tmp_path: Path) -> None:
 def test_features_without_text_refuse_modes_that_need_it(tmp_path: Path) -> None:
     table = FeatureTable.load(write_features(tmp_path, feature_rows(10, text=False), text=False))
     assert table.gather(torch.tensor([0]), "none").features.shape == (1, D)
-    with pytest.raises(ValueError, match=r"set features\.text_mode to none"):
+    with pytest.raises(ValueError, match=r"set features\.text_mode to auto or none"):
         table.gather(torch.tensor([0]), "shared")
 
 
@@ -169,15 +173,49 @@ def test_folds_are_disjoint_and_cover_everything() -> None:
     assert abs((folds[0] == "validation").mean() - 0.75 * 0.05) < 0.01
 
 
-def test_a_part_of_one_class_is_refused(tmp_path: Path) -> None:
+def test_auto_is_what_the_features_hold(tmp_path: Path) -> None:
+    with_text = FeatureTable.load(write_features(tmp_path / "with", feature_rows(10)))
+    without = FeatureTable.load(write_features(tmp_path / "without", feature_rows(10, text=False), text=False))
+    assert (with_text.text_mode("auto"), without.text_mode("auto")) == ("shared", "none")
+    assert (with_text.width("auto"), without.width("auto")) == (2 * D, D)
+
+
+def test_a_set_of_one_class_is_refused_with_what_is_needed(tmp_path: Path) -> None:
     rows = [
         row | {"generators": ["sd"], "image_features": row["image_features"][: 2 * D]} for row in feature_rows(30, rejected=0)
     ]
     table = FeatureTable.load(write_features(tmp_path, rows))
-    with pytest.raises(ValueError, match="train part of 30 records holds generated images only"):
+    with pytest.raises(
+        ValueError, match="no real image: got 0 records with a real image and 30 .*at least 3 of each are needed"
+    ):
         table.split(FeaturesConfig(), "train")
-    with pytest.raises(ValueError, match="test part of 30 records holds no image"):
-        table.split(FeaturesConfig(test_share=1e-6), "test")
+    folds = FeaturesConfig(split="folds", num_folds=10)
+    with pytest.raises(ValueError, match=r"no real image: .* lower features.num_folds \(10\) or give more records"):
+        table.split(folds, "train")
+
+
+@pytest.mark.parametrize(("real", "generated"), [(3, 3), (15, 15), (4, 40)])
+@pytest.mark.parametrize("seed", range(5))
+def test_small_sets_get_both_classes_in_every_part(real: int, generated: int, seed: int, caplog) -> None:
+    ids = tuple(f"image-{i}" for i in range(real + generated))
+    has_class = np.stack([np.arange(real + generated) < real, np.arange(real + generated) >= real], axis=1)
+    config = FeaturesConfig(split_seed=seed)
+    parts = split_with_both_classes(ids, has_class, config)
+    for part in ("train", "validation", "test"):
+        assert has_class[parts == part].any(0).all(), part
+    moved = parts != split_records(ids, config)
+    assert (split_records(ids, config)[moved] == "train").all()
+    assert (f"{moved.sum()} records were moved" in caplog.text) == moved.any()
+    # which records move depends on their ids alone, not on their order
+    order = np.random.default_rng(seed).permutation(len(ids))
+    again = split_with_both_classes(tuple(ids[i] for i in order), has_class[order], config)
+    assert (again == parts[order]).all()
+
+
+def test_a_set_that_needs_no_mending_is_left_as_it_is() -> None:
+    ids = tuple(f"id-{i}" for i in range(2_000))
+    has_class = np.ones((2_000, 2), dtype=bool)
+    assert (split_with_both_classes(ids, has_class, FeaturesConfig()) == split_records(ids, FeaturesConfig())).all()
 
 
 @pytest.mark.parametrize(("number", "batch_size"), [(100, 10), (101, 10), (7, 100), (99, 33), (1, 1)])
@@ -241,3 +279,28 @@ def test_feature_columns_may_come_in_many_row_groups(tmp_path: Path) -> None:
     expected = FeatureTable.load(path).gather(torch.arange(50), "shared").features
     pq.write_table(pq.read_table(file), file, row_group_size=3)
     assert torch.equal(FeatureTable.load(path).gather(torch.arange(50), "shared").features, expected)
+
+
+def test_whoever_waits_for_a_map_passes_on_how_far_it_is(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    def wait() -> None:
+        with _exclusive(str(tmp_path / "lock"), heard.append):
+            heard.append("mine")
+
+    waiting = threading.Thread(target=wait)
+    with _exclusive(str(tmp_path / "lock"), lambda progress: None) as note:
+        waiting.start()
+        for number in (1, 2):
+            note(f"{number} of 2 files of features")
+            while heard[-1:] != [f"{number} of 2 files of features"]:
+                time.sleep(0.01)
+    waiting.join(10)
+    assert heard[-1] == "mine"
+
+
+def test_loading_says_how_far_it_is(tmp_path: Path) -> None:
+    path = write_features(tmp_path / "features", feature_rows(20, rejected=0))
+    heard: list[str] = []
+    FeatureTable.load(path, shared=str(tmp_path / "maps"), on_progress=heard.append)
+    assert heard == [f"{number} of 3 files of features" for number in (1, 2, 3)]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -6,13 +7,15 @@ import sys
 import pytest
 
 from rdd.config import Config
+from rdd.config.parse import from_yaml
+from rdd.config.stages import SAMPLE
 from rdd.job import run_job
 
 
 def run(monkeypatch: pytest.MonkeyPatch, work, *words: str) -> int:
     monkeypatch.setattr(sys, "argv", ["jobs/sample.py", *words])
     with pytest.raises(SystemExit) as ended:
-        run_job("sample", work, sections=("sample",), needs="a directory", description="Words.")
+        run_job(SAMPLE, work, description="Words.\n\nExamples:\n    python jobs/sample.py --sample.output x\n")
     return ended.value.code
 
 
@@ -52,12 +55,11 @@ def test_a_tracked_job_is_an_mlflow_run_with_settings_and_numbers(monkeypatch, t
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setattr(sys, "argv", ["jobs/sample.py", "--sample.seed", "7", "--tracking.uri", uri])
     work = {"run_dir": str(tmp_path / "out"), "num_records": 3}
+    stage = dataclasses.replace(SAMPLE, also_reads=("tracking", "cluster"))
     for wait in ("1.0", "2.0"):  # the same output is the same run, with the settings that it began with
         monkeypatch.setattr(sys, "argv", [*sys.argv[:5], "--cluster.wait_s", wait])
         with pytest.raises(SystemExit):
-            run_job(
-                "sample", lambda _: work, sections=("sample", "tracking", "cluster"), needs="", description=None, track=True
-            )
+            run_job(stage, lambda _: work, description=None, track=True)
     (run,) = MlflowClient(uri).search_runs(["1"])
     assert (run.info.status, run.info.run_name) == ("FINISHED", "out")
     assert (run.data.params["sample.seed"], run.data.params["cluster.wait_s"]) == ("7", "1.0")
@@ -72,25 +74,49 @@ def test_a_bug_keeps_its_traceback(monkeypatch) -> None:
         return {}["missing"]
 
     with pytest.raises(KeyError):
-        run_job("sample", work, sections=("sample",), needs="", description=None)
+        run_job(SAMPLE, work, description=None)
 
 
 def test_no_argument_says_what_is_needed(monkeypatch, capsys) -> None:
     assert run(monkeypatch, lambda config: {}) == 2
-    assert capsys.readouterr().err == "error: jobs/sample.py needs a directory\n"
+    expected = "error: jobs/sample.py needs settings; for example: python jobs/sample.py --sample.output x, or see --help\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_help_and_print_config_are_answered_without_work(monkeypatch, capsys) -> None:
+    assert run(monkeypatch, None, "--help") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: python jobs/sample.py")
+    assert "python jobs/sample.py --sample.output x" in text
+    assert "--sample.num_records (int, default 200)" in text
+    assert run(monkeypatch, None, "--print_config", "--sample.seed", "3") == 0
+    assert from_yaml(capsys.readouterr().out).sample.seed == 3
+    assert run(monkeypatch, None, "--print_config", "--sample.num_records", "0") == 2
+    assert "sample.num_records must be at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("job", sorted(name for name in os.listdir("jobs") if name.endswith(".py")))
-def test_every_job_answers_a_wrong_word_and_no_word(job: str) -> None:
+def test_every_job_answers_help_a_wrong_word_and_no_word_before_it_imports_what_takes_seconds(job: str) -> None:
     for words in ([], ["--nonsense", "1"]):
         done = subprocess.run([sys.executable, f"jobs/{job}", *words], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("error: ")
         assert done.stderr.count("\n") == 1
+    code = f"""
+import runpy, sys
+sys.argv = ["jobs/{job}", "--help"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as ended:
+    assert ended.code == 0
+heavy = {{"torch", "ray", "mlflow", "open_clip", "pyarrow", "sklearn", "matplotlib"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Examples:\n    python jobs/" in done.stdout
+    assert len(done.stdout.splitlines()) < 80
 
 
 def test_importing_the_package_imports_neither_torch_nor_ray() -> None:
     code = "import rdd, rdd.config, rdd.schema, sys; print({'torch', 'ray'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
-
-

@@ -151,3 +151,17 @@ def test_wrong_arguments_are_refused() -> None:
         SAM([torch.nn.Parameter(torch.zeros(1))], torch.optim.AdamW(model.parameters()), rho=0.1)
     with pytest.raises(ValueError, match="closure"):
         sam_of(model).step()
+
+
+def test_both_steps_clear_the_gradients_where_asked_as_the_reference_implementation_does() -> None:
+    model = network()
+    sam = sam_of(model)
+    closure_of(model, sam)()
+    sam.first_step()
+    assert all(param.grad is not None for param in model.parameters())
+    sam.step_back()
+    sam.first_step(zero_grad=True)
+    assert all(param.grad is None for param in model.parameters())
+    model(torch.ones(2, 6, dtype=torch.float64)).sum().backward()
+    sam.second_step(zero_grad=True)
+    assert all(param.grad is None for param in model.parameters())

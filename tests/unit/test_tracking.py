@@ -1,9 +1,14 @@
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rdd.config import TrackingConfig
-from rdd.tracking.pages import training_page
+from rdd.tracking.pages import page_of, pages
+from rdd.tracking.run_metrics import log_epoch
 from rdd.tracking.tracker import MlflowTracker, NullTracker, tracked
 
 
@@ -64,8 +69,9 @@ def test_a_job_that_raises_is_a_failed_run(tmp_path: Path) -> None:
         pass
     (again,) = client.search_runs([experiment.experiment_id])
     assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
-    page = training_page(config)
-    assert page.startswith(f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning")
+    page = page_of(config, "training")
+    assert page.startswith(f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning")
+    assert pages(config, server="http://here") == {"single training runs": page.replace("http://127.0.0.1:5000", "http://here")}
     assert f"mlflow.sharedViewState.{page.split('viewStateShareKey=')[1]}" in client.get_experiment("1").tags
 
 
@@ -73,3 +79,23 @@ def test_tracking_can_be_off(tmp_path: Path) -> None:
     with tracked(TrackingConfig(enabled=False), job="train", output=str(tmp_path)) as tracker:
         assert isinstance(tracker, NullTracker)
         tracker.metrics({"a": 1.0}, step=1)
+
+
+def test_an_epoch_is_logged_once_for_all_stages_rounded_and_without_what_is_no_number() -> None:
+    client = Client()
+    metrics = {"epoch": 3, "val/auroc": 0.123456789012, "train/loss": 1.23456789, "train/sharpness": float("nan")}
+    log_epoch(MlflowTracker(client, "run"), metrics)
+    assert client.arrived == [("val/auroc", 0.12345679, 3), ("train/loss", 1.23457, 3)]
+
+
+def test_a_busy_port_is_a_sentence_and_exit_1(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = [sys.executable, "-m", "rdd.tracking.ui", "--port", str(port)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"MLFLOW_TRACKING_URI": ""})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr == f"error: port {port} can not be used (Address already in use); choose another: make ui PORT={port + 1}\n"
+    )

@@ -1,0 +1,162 @@
+"""Of every stage: the settings that it reads, those that its result depends on, and those that a restart may change."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage, which ``jobs/<name>.py`` runs."""
+
+    name: str
+    sections: tuple[str, ...]
+    """Sections of the config that the result depends on; they are kept in the output's ``config.yaml``."""
+    also_reads: tuple[str, ...] = ("tracking",)
+    """Sections that say where it runs and where it is tracked."""
+    in_help: tuple[str, ...]
+    """Sections whose settings ``--help`` lists; of the others it says how to see them."""
+    required: Mapping[str, str]
+    """By dotted path, what a setting must name; the output directory comes first."""
+    may_change: frozenset[str] = field(default=frozenset())
+    """Settings, by dotted path, that may differ when the stage is started again."""
+    result_file: str = "metrics.json"
+    """File of the output directory that is written last."""
+    compared_as: Literal["training", "trial", "row"] | None = None
+    """The kind of its MLflow runs that people compare, which have a page."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All sections that it reads."""
+        return (*self.sections, *self.also_reads)
+
+    @property
+    def output(self) -> str:
+        """Dotted path of the setting that names the output directory."""
+        return next(iter(self.required))
+
+
+TRAINING_SECTIONS = ("train", "features", "model", "loss", "sam", "optimizer", "evaluate")
+"""What a training run depends on."""
+
+_OF_A_RUN = frozenset(
+    {
+        "train.output",
+        "features.held",  # the run directory knows whether they are streamed, which alone makes a difference
+        "train.stall_timeout_s",
+        "train.max_failures",
+        "train.threads_per_worker",
+        "evaluate.run",
+        "evaluate.output",
+        "evaluate.part",
+    }
+)
+
+SAMPLE = Stage(
+    name="sample",
+    sections=("sample",),
+    in_help=("sample",),
+    required={"sample.output": "the directory to write"},
+    may_change=frozenset({"sample.output"}),
+)
+
+WEIGHTS = Stage(
+    name="weights",
+    sections=("weights", "clip"),
+    in_help=("weights",),
+    required={"weights.output": "the file to write"},
+)
+
+EMBED = Stage(
+    name="embed",
+    sections=("embed", "records", "clip"),
+    also_reads=("tracking", "cluster"),
+    in_help=("embed", "records", "clip"),
+    required={"embed.output": "the directory to write"},
+    may_change=frozenset(  # they do not change a feature beyond rounding
+        {
+            "clip.batch_size",
+            "embed.cpus_per_task",
+            "embed.cpus_per_worker",
+            "embed.gpus_per_worker",
+            "embed.max_quarantined_share",
+            "embed.num_workers",
+            "embed.output",
+            "embed.records_per_commit",
+            "embed.records_per_task",
+            "embed.stall_timeout_s",
+            "embed.threads_per_worker",
+        }
+    ),
+    result_file="manifest.json",
+)
+
+TRAIN = Stage(
+    name="train",
+    sections=TRAINING_SECTIONS,
+    also_reads=("scaling", "tracking", "cluster"),
+    in_help=("train", "scaling"),
+    required={"train.output": "the run directory to write", "features.path": "the features to train on"},
+    may_change=_OF_A_RUN,
+    compared_as="training",
+)
+
+TUNE = Stage(
+    name="tune",
+    sections=("tune", *TRAINING_SECTIONS),
+    also_reads=("scaling", "tracking", "cluster"),
+    in_help=("tune",),
+    required={"tune.output": "the directory to write", "features.path": "the features to train on"},
+    may_change=frozenset(
+        {
+            "tune.output",
+            "tune.cpus_per_trial",
+            "tune.gpus_per_trial",
+            "train.output",
+            "train.stall_timeout_s",
+            "train.max_failures",
+            "train.threads_per_worker",
+        }
+    ),
+    compared_as="trial",
+)
+
+ABLATE = Stage(
+    name="ablate",
+    sections=("ablate", *TRAINING_SECTIONS),
+    also_reads=("tracking", "cluster"),
+    in_help=("ablate",),
+    required={"ablate.output": "the directory to write", "features.path": "the features to train on"},
+    may_change=_OF_A_RUN | {"ablate.output", "ablate.cpus_per_run", "ablate.gpus_per_run"},
+    compared_as="row",
+)
+
+FIGURES = Stage(
+    name="figures",
+    sections=("figures", "features"),
+    also_reads=("tracking", "cluster"),
+    in_help=("figures",),
+    required={"figures.output": "the directory to write", "features.path": "the features that the runs were trained on"},
+    may_change=frozenset({"figures.output", "figures.cpus_per_task", "features.held"}),
+    result_file="figures.json",
+)
+
+EVALUATE = Stage(
+    name="evaluate",
+    sections=("evaluate", "features"),
+    in_help=("evaluate", "features"),
+    required={
+        "evaluate.output": "the directory to write",
+        "evaluate.run": "the run directory of the detector",
+        "features.path": "the features to evaluate it on",
+    },
+    may_change=frozenset({"evaluate.output"}),
+)
+
+DEMO = Stage(
+    name="demo",
+    sections=("sample", "weights", "records", "clip", "embed", *TRAINING_SECTIONS),
+    also_reads=("scaling", "tracking", "cluster"),
+    in_help=(),
+    required={"train.output": "the run directory to write"},
+)

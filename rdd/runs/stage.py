@@ -1,0 +1,117 @@
+"""The frame of every stage: check the request, say what is finished, own the directory, be an MLflow run, end with a result.
+
+    if (result := finished(TRAIN, config)) is not None:
+        return result
+    with begun(TRAIN, config) as run:
+        ...                       # the work; run.tracker is its MLflow run
+        run.finish(result)        # the file that marks it as finished, written last
+
+What a stage is called, reads and needs stands in :mod:`rdd.config.stages`.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rdd import storage
+from rdd.config import Config
+from rdd.config.parse import leaf_of, section_dicts, settings_of
+from rdd.config.stages import Stage
+from rdd.tracking.pages import page_of
+from rdd.tracking.tracker import NullTracker, Tracker, tracked
+
+logger = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage at work in its output directory."""
+
+    output: str
+    """The directory, which no other process works on."""
+    tracker: Tracker
+    """Its MLflow run, with the settings logged."""
+    result_file: str
+
+    def finish(self, result: Result) -> Result:
+        """Write the file that marks the directory as finished; nothing may follow that a reader of it would miss."""
+        storage.write_json(storage.join(self.output, self.result_file), result)
+        return result
+
+
+def require(stage: Stage, config: Config) -> None:
+    """Refuse a request that leaves out what the stage can not do without.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for path, what in stage.required.items():
+        if not leaf_of(config, path):
+            raise ValueError(f"{path} must name {what}, got nothing")
+
+
+def finished(stage: Stage, config: Config, *, output: str | None = None) -> Result | None:
+    """The result of an earlier run of the same config, if its directory is finished.
+
+    Args:
+        stage: which.
+        config: the request.
+        output: the directory, where it is not the one that the config names.
+
+    Raises:
+        ValueError: the request leaves something out, or the directory was made with another config.
+    """
+    require(stage, config)
+    directory = _directory(stage, config, output)
+    place = storage.join(directory, stage.result_file)
+    if not storage.exists(place):
+        return None
+    with storage.owned_directory(directory, section_dicts(config, stage.sections), neutral=stage.may_change):
+        logger.info("%s is finished; delete it to begin again", directory)
+        return storage.read_json(place)
+
+
+@contextmanager
+def begun(
+    stage: Stage, config: Config, *, output: str | None = None, tags: Mapping[str, str] | None = None
+) -> Iterator[StageRun]:
+    """Take the output directory and begin, or go on with, the stage's MLflow run.
+
+    Args:
+        stage: which.
+        config: the request; the same as when the directory was begun, but for what the stage lets change.
+        output: the directory, where it is not the one that the config names.
+        tags: of the MLflow run.
+
+    Raises:
+        ValueError: the directory was begun with another config.
+        RuntimeError: another process works on it.
+    """
+    directory = _directory(stage, config, output)
+    with (
+        storage.owned_directory(directory, section_dicts(config, stage.sections), neutral=stage.may_change),
+        tracked(config.tracking, job=stage.name, output=directory, tags=tags) as tracker,
+    ):
+        tracker.params(settings_of(config, stage.sections))
+        if stage.compared_as is not None and not isinstance(tracker, NullTracker):
+            _say_page(stage, config)
+        yield StageRun(directory, tracker, stage.result_file)
+
+
+def _say_page(stage: Stage, config: Config) -> None:
+    """Where the runs of this stage are compared in MLflow."""
+    assert stage.compared_as is not None
+    try:
+        address = page_of(config.tracking, stage.compared_as)
+    except Exception as error:  # whatever the server's client raises; that it is away has been said
+        logger.info("no page of MLflow: %s", " ".join(str(error).split())[:200])
+    else:
+        logger.info("compare in MLflow: %s", address)
+
+
+def _directory(stage: Stage, config: Config, output: str | None) -> str:
+    return storage.absolute(output or leaf_of(config, stage.output))
