@@ -13,7 +13,7 @@ from rdd.job import run_job
 
 
 def work(config: Config) -> dict[str, Any]:
-    """Run the stage, which alone imports what takes seconds."""
+    """Run the stage; its slow imports are made only here, so that ``--help`` answers at once."""
     from rdd.embedding.weights import fetch_weights
 
     return fetch_weights(config.weights, config.clip.model)

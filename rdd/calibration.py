@@ -1,4 +1,4 @@
-"""What the validation part fixes once a head is trained: the threshold of a verdict, and logits as probabilities."""
+"""Calibration of a trained head on the validation part: a decision threshold, and probabilities from logits (Platt)."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,13 +19,13 @@ class Calibration:
     threshold: float
     """Logit at and above which an image is called generated."""
     false_positive_rate: float
-    """Rate of real validation images above the threshold that was asked for."""
+    """False-positive rate on the validation part that the threshold was chosen for."""
     slope: float
-    """Of the log-odds by the logit."""
+    """Increase of the log-odds per unit of the logit."""
     offset: float
     """Log-odds at logit 0."""
     prior: float
-    """Share of generated images that the probabilities take for granted."""
+    """Share of generated images that the probabilities assume: that of the validation part."""
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
         """Probability of being generated, ``(N,)`` in [0, 1], under ``prior``."""

@@ -120,12 +120,12 @@ class ClipEncoder:
         quick_gelu = bool(config.get("quick_gelu", False))
         path, digest = None, ""
         if pretrained != RANDOM:
-            of_tag = activation_of_tag(model, pretrained)
-            if of_tag is not None:  # before a download of gigabytes
-                check_activation(model, quick_gelu, pretrained, of_tag)
+            tag_activation = activation_of_tag(model, pretrained)
+            if tag_activation is not None:  # checked before a download of gigabytes
+                check_activation(model, quick_gelu, pretrained, tag_activation)
             path = weights_path(model, pretrained)
             digest = sha256_file(path)
-            if of_tag is None:
+            if tag_activation is None:
                 known = known_activations()
                 check_activation(model, quick_gelu, pretrained, known.get(digest, known.get(digest[:8])))
         network, has_text = _build(model, path, precision, seed)

@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def gather_own_gradient(values: Tensor, group: dist.ProcessGroup, sizes: Sequence[int] | None = None) -> Tensor:
-    """All ranks' values, end to end by rank; the gradient is the own slice, without communication.
+    """All ranks' values, concatenated in the order of ranks; backward returns this rank's slice, without communication.
 
-    Every rank computes the same loss of the gathered values, so the own slice of the gradient is the gradient of that loss by
-    the own values.
+    Every rank computes the same loss of the gathered values, so this rank's slice of the gradient is the gradient of that loss
+    with respect to this rank's values.
 
     Args:
         values: ``(n,)`` or ``(n, k)``, n may differ between ranks.
         group: process group.
-        sizes: n of each rank, where the caller knows them; otherwise they are asked for, and the host waits for the answer.
+        sizes: n of each rank, if the caller knows them; otherwise the ranks exchange them, and the host waits for the device.
 
     Returns:
         ``(sum of n,)`` or ``(sum of n, k)``.

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from safetensors.torch import save as save_tensors
 
 from rdd import storage
 from rdd.calibration import Calibration
-from rdd.clip import ClipEncoder
 from rdd.features import FeatureTable, TextMode
 from rdd.model import DetectorHead
+
+if TYPE_CHECKING:  # open_clip takes a second to import, and a worker that trains a head has no use for it
+    from rdd.clip import ClipEncoder
 
 FORMAT = 1
 
@@ -38,7 +40,7 @@ class Detector:
     """Metrics of the test set, with intervals."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Git hash, manifest of the features, versions."""
-    encoder: ClipEncoder | None = None
+    encoder: "ClipEncoder | None" = None
     """To score images with; scoring features needs none."""
 
     def save(self, path: str) -> None:
@@ -57,7 +59,7 @@ class Detector:
         storage.write_json(storage.join(path, "detector.json"), described)
 
     @classmethod
-    def load(cls, path: str, *, encoder: ClipEncoder | None = None) -> "Detector":
+    def load(cls, path: str, *, encoder: "ClipEncoder | None" = None) -> "Detector":
         """Read a detector.
 
         Args:

@@ -1,7 +1,7 @@
 """The training loop: a step, an epoch, a run; the same on one process and on many.
 
-N ranks walk one rank's path: each takes its slice of the same global batch, the loss is that of the gathered batch, BatchNorm
-normalises over it, gradients are summed, and every rank takes the same step.
+N ranks compute the same updates as one rank would: each takes its slice of the same global batch, the loss and BatchNorm's
+statistics are those of the whole batch, gradients are summed over ranks, and every rank makes the same step.
 """
 
 import logging
@@ -50,7 +50,7 @@ class TrainState:
 
 
 class RunContext(Protocol):
-    """What a run needs of where it runs."""
+    """What the training loop needs from the process that it runs in: ranks, device, checkpoints and reports."""
 
     rank: int
     world_size: int
@@ -73,7 +73,7 @@ class RunContext(Protocol):
 
 @dataclass(frozen=True)
 class Learner:
-    """What a step changes and what it needs for it."""
+    """Model, optimizer and loss, which a training step uses and changes, with the config and context of the run."""
 
     model: DetectorHead
     forward: Callable[[Tensor, Masks], Tensor]
@@ -146,8 +146,8 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     metrics["grad_norm"] = optimizer.first_step()
     model.track_statistics(False)
     try:
-        again = _masks(learner, len(batch.labels)) if sam.fresh_dropout else masks
-        worst = _gradients(learner, batch, again, step=step, sizes=sizes)
+        second_masks = _masks(learner, len(batch.labels)) if sam.fresh_dropout else masks
+        perturbed_loss = _gradients(learner, batch, second_masks, step=step, sizes=sizes)
     except RuntimeError:
         optimizer.step_back()
         raise
@@ -155,7 +155,7 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
         model.track_statistics(True)
     _clip_gradients(learner)
     optimizer.second_step()
-    metrics["sharpness"] = worst - loss
+    metrics["sharpness"] = perturbed_loss - loss
     return metrics
 
 
@@ -179,11 +179,14 @@ def _gradients(learner: Learner, batch: Batch, masks: Masks, *, step: int, sizes
 
 
 class NotFiniteError(RuntimeError):
-    """The loss is not finite; the same run would come to the same."""
+    """The loss is not finite; the same run, started again, would fail in the same way."""
 
 
 def _require_finite(loss: Tensor, step: int) -> None:
-    """Stop the run before the optimizer moves; on a GPU in stream order, before any of its kernels, while the host goes on."""
+    """Stop the run before the optimizer changes a weight.
+
+    On a GPU the check is queued on the stream ahead of the optimizer's kernels, and the host does not wait for it.
+    """
     message = f"the loss is not finite at step {step}; lower optimizer.lr or sam.rho"
     try:
         torch._assert_async(torch.isfinite(loss), message)
@@ -276,7 +279,7 @@ def predict(
         table: the features.
         images: ``(n,)`` images.
         text_mode: as in training; ``none`` also for a head with ``text_dropout``.
-        context: given one, its ranks share the work and all get the whole.
+        context: if given, each of its ranks scores a share of the images, and all ranks get all logits.
 
     Returns:
         ``(n,)`` float64 on the CPU.

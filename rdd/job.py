@@ -1,4 +1,4 @@
-"""How a job starts and ends: words in, exit code out, one line of JSON last.
+"""How a job starts and ends: it parses the command line, prints one line of JSON last, and exits with a code.
 
 Exit codes: 0 done, 1 the work failed, 2 the request was wrong. ``RDD_TRACEBACK=1`` shows where an error came from.
 """

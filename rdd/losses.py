@@ -25,8 +25,9 @@ def cvar_loss(losses: Tensor, *, alpha: float, group: dist.ProcessGroup | None =
 
     .. math:: \min_\lambda \; \lambda + \tfrac{1}{\alpha n} \sum_i [\ell_i - \lambda]_+
 
-    A minimiser is the ceil(alpha n)-th largest loss. Put in, the sum is that of the largest losses down to it, less the part
-    of its own weight that alpha n lacks: at most half of what is summed, so nothing cancels however small the losses are.
+    A minimiser is the k-th largest loss, with k = ceil(alpha n). There the value is the sum of the k largest losses, minus
+    (k - alpha n) times the k-th largest, divided by alpha n. For k > 1 at most half of the sum is subtracted, so no digits are
+    lost, however small the losses are.
 
     Args:
         losses: ``(N,)`` float, one loss per example, with grad.
@@ -196,11 +197,11 @@ def _matrix_auc_loss(logits: Tensor, labels: Tensor, *, eta: float, p: float) ->
 
 
 _Pairs = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
-"""Of scores, their class, eta and p: the sum over pairs and its gradient by each score."""
+"""Takes scores, a mask of the positives, eta and p; returns the sum over pairs and its gradient by each score."""
 
 
 class _AllPairs(torch.autograd.Function):
-    """Mean over pairs; the gradient comes with the value, so nothing is kept but one vector."""
+    """Mean over pairs; the gradient is computed with the value, so the backward pass needs only this one saved vector."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, positive: Tensor, eta: float, p: float, pairs: _Pairs) -> Tensor:
@@ -220,9 +221,9 @@ class _AllPairs(torch.autograd.Function):
 def _sorted_pairs(scores: Tensor, positive: Tensor, eta: float, p: float) -> tuple[Tensor, Tensor]:
     """Sum over pairs by one sort: with v = s for positives and s + eta for negatives, pairs count where v_j > v_i.
 
-    Going through v from above, S_k = sum over the negatives passed of (v_j - v)^k changes over a gap d to
-    sum_l C(k, l) d^(k - l) S_l, all terms positive: k nested cumulative sums, and no digit is lost. The same from below, over
-    positives, gives the gradient by the negatives.
+    Go through the sorted v downwards and let S_k be the sum of (v_j - v)^k over the negatives passed so far. Moving down by a
+    gap d turns S_k into sum_l C(k, l) d^(k - l) S_l. So k nested cumulative sums give it, and since no term is negative, no
+    digits are lost. The same upwards, over the positives, gives the gradient with respect to the negatives.
     """
     power = int(p)
     values = torch.where(positive, scores, scores + eta)

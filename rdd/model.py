@@ -47,7 +47,7 @@ class DetectorHead(nn.Module):
         for _ in range(layers):
             linear = nn.Linear(width, hidden)
             nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu")
-            # BatchNorm takes this bias away again, so its gradient is 0; of the rounding noise there AdamW would make steps
+            # BatchNorm subtracts this bias again, so its gradient is only rounding noise, which AdamW would scale to full steps
             nn.init.zeros_(linear.bias).requires_grad_(False)
             self.hidden.append(nn.Sequential(linear, GlobalBatchNorm(hidden), _ACTIVATIONS[activation]()))
             width = hidden
@@ -74,7 +74,7 @@ class DetectorHead(nn.Module):
             return self.out(values.to(self.out.weight.dtype)).squeeze(-1)
 
     def draw_masks(self, number: int, dtype: torch.dtype, generator: torch.Generator | None = None) -> "Masks":
-        """Random masks for a pass over some images; two passes with one draw see one network.
+        """Random masks for a pass over some images; two passes with the same masks use the same subnetwork.
 
         Args:
             number: N, of images.
@@ -138,7 +138,10 @@ def _without_some_text(features: Tensor, no_text: Tensor, dropped: Tensor | None
 
 
 class GlobalBatchNorm(nn.BatchNorm1d):
-    """BatchNorm over the global batch of a process group, ranks of any size; torch's own refuses CPUs."""
+    """BatchNorm over the global batch of a process group, to which ranks may contribute any number of rows.
+
+    Torch's SyncBatchNorm does not run on CPUs.
+    """
 
     def __init__(self, num_features: int) -> None:
         super().__init__(num_features)

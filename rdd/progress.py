@@ -1,4 +1,4 @@
-"""Progress of work that may take more than a few seconds, and the end of work that no longer moves."""
+"""Progress messages of work that may take more than a few seconds, and a clock that notices when work has stalled."""
 
 import logging
 import time
@@ -35,7 +35,7 @@ def logged(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
 
 
 def at_most_every(seconds: float, call: Callable[..., object]) -> Callable[..., None]:
-    """A function that passes its arguments on to ``call`` once in so many seconds, for the first time after as many."""
+    """Wrap ``call`` so that it runs at most once in ``seconds``, first after ``seconds``; calls in between are dropped."""
     last = time.monotonic()
 
     def paced(*args: Any) -> None:
@@ -48,14 +48,14 @@ def at_most_every(seconds: float, call: Callable[..., object]) -> Callable[..., 
 
 
 class StallClock:
-    """Measures how long what is observed has not changed.
+    """Measures for how long the observed state has not changed.
 
-    The first state that is observed is where the work stands before it begins; until that changes, its processes start, which
-    has a limit of its own, so that a slow start is not taken for a stall.
+    The first observed state is the one before the work begins. Until it changes, the processes of the work are starting, and
+    ``start_timeout_s`` applies; from the first change on ``stall_timeout_s`` applies. So a slow start is not taken for a stall.
 
     Args:
-        stall_timeout_s: limit of work that has begun.
-        start_timeout_s: limit of work that has not; at least ``stall_timeout_s`` is allowed.
+        stall_timeout_s: limit in seconds after the first change.
+        start_timeout_s: limit in seconds before the first change; ``stall_timeout_s`` if that is larger.
     """
 
     def __init__(self, *, stall_timeout_s: float, start_timeout_s: float) -> None:
@@ -65,7 +65,7 @@ class StallClock:
         self._changed = time.monotonic()
 
     def observe(self, state: object) -> bool:
-        """Take note of a state; whether it differs from the one before, which starts the clock anew."""
+        """Record the current state; return True and restart the clock if it differs from the one before."""
         if state == self._last:
             return False
         before, self._last = self._last, state

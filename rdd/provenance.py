@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 GIT_VARIABLE = "RDD_GIT_COMMIT"
-"""Set where a job is submitted: an upload carries no .git."""
+"""Environment variable with the commit; set when a job is submitted, since the files sent to the cluster have no .git."""
 
 
 def git_commit() -> str:
-    """Commit of the code, with ``-dirty`` behind it if files differ; ``unknown`` outside a repository."""
-    if given := os.environ.get(GIT_VARIABLE):
-        return given
+    """Commit of the code, with ``-dirty`` appended if files differ; ``unknown`` outside a repository."""
+    if commit_from_environment := os.environ.get(GIT_VARIABLE):
+        return commit_from_environment
     root = Path(__file__).parent.parent
     try:
         commit = _git(root, "rev-parse", "HEAD")

@@ -117,23 +117,23 @@ def delete_directory(path: str) -> None:
 def atomic_output(path: str) -> Iterator[pa.NativeFile]:
     """A stream whose content appears at ``path`` whole or not at all."""
     fs, inner = filesystem(path)
-    if not isinstance(fs, pafs.LocalFileSystem):  # closing a stream commits it, so it is opened when all is there
+    if not isinstance(fs, pafs.LocalFileSystem):  # closing a stream to S3 commits it, so it is opened once all content is there
         buffer = pa.BufferOutputStream()
         yield buffer
         with fs.open_output_stream(inner) as stream:
             stream.write(buffer.getvalue())
         return
     fs.create_dir(posixpath.dirname(inner), recursive=True)
-    beside = posixpath.join(posixpath.dirname(inner), f".{posixpath.basename(inner)}.{os.getpid()}.tmp")
+    temporary = posixpath.join(posixpath.dirname(inner), f".{posixpath.basename(inner)}.{os.getpid()}.tmp")
     try:
-        with fs.open_output_stream(beside) as stream:
+        with fs.open_output_stream(temporary) as stream:
             yield stream
-        with open(beside, "rb") as written:
+        with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        os.replace(beside, inner)
+        os.replace(temporary, inner)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
+            os.unlink(temporary)
 
 
 def write_bytes(path: str, data: bytes) -> None:

@@ -23,7 +23,7 @@ class Stage:
     result_file: str = "metrics.json"
     """File of the output directory that is written last."""
     compared_as: Literal["training", "trial", "row"] | None = None
-    """The kind of its MLflow runs that people compare, which have a page."""
+    """Kind of the stage's MLflow runs that have a page to compare them on; None if there is no such page."""
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -43,7 +43,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> Picture:
 
     Args:
         data: the whole file.
-        max_pixels: largest width x height that is decoded, below Pillow's own limit of 178,956,970; checked on the header, before any pixel is.
+        max_pixels: largest width x height that is decoded, below Pillow's own limit of 178,956,970; checked in the header,
+            before any pixel is decoded.
 
     Raises:
         UnusableImageError: reason ``empty``, ``not_an_image``, ``oversized`` or ``undecodable`` (truncated files among these).

@@ -6,7 +6,7 @@ record keeps its place and its reason alone.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -105,7 +105,7 @@ RecordType = TypeVar("RecordType", IndexedRecord, RawRecord, DecodedRecord)
 
 
 def reject(place: Place, stage: str, reason: str, detail: str | None = None) -> RejectedRecord:
-    """The record at a place, kept aside."""
+    """A rejected record: its place, the stage that rejected it, and why."""
     return RejectedRecord(place, stage, reason, detail)
 
 

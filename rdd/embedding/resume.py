@@ -44,7 +44,7 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
 
 
 def _commits(output: str) -> list[str]:
-    """Ray Data's records of files whose second phase is done; each is named as its file begins."""
+    """Ray Data's checkpoint files of committed data files; the name of each is the first part of its data file's name."""
     folder = storage.join(output, WORK, "checkpoint")
     files = storage.list_files(folder, suffix=".parquet") if storage.exists(folder) else []
     return [file.path for file in files if not file.path.endswith(".pending.parquet")]
@@ -57,7 +57,7 @@ def committed_keys(output: str) -> pa.Array:
 
 
 def committed_files(output: str) -> list[str]:
-    """Data files of commits; what a dying worker of a killed run wrote without one is deleted."""
+    """The committed data files; any other, which a killed run has left, is deleted."""
     names = {posixpath.basename(path).removesuffix(".parquet") for path in _commits(output)}
     kept = []
     for file in storage.list_files(storage.join(output, "data"), suffix=".parquet"):

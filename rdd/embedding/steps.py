@@ -26,7 +26,7 @@ from rdd.data.records import (
 from rdd.schema import DECODED, FEATURE_DTYPE, FEATURES
 
 Progress = Callable[[str, int], None]
-"""Told the name of a step and how many records it has just done."""
+"""Callback: gets the name of a step and the number of records that it has just done."""
 
 
 class RecordDecoder:
@@ -101,7 +101,7 @@ class RecordEncoder:
         self._batch_size = config.batch_size
         self._text = text
         self._progress = progress
-        progress("load", 1)  # from now on, a record that does not come is a stall
+        progress("load", 1)  # ends the time to start: from now on the stall limit applies
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Tables in, tables out, row by row."""

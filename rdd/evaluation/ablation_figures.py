@@ -35,7 +35,7 @@ def as_png(rows: Sequence[Row], baseline: str) -> bytes:
 
 
 def auc_bars(rows: Sequence[Row], baseline: str) -> bytes:
-    """AUC of each row with its interval: the paper's Figure 1 with what it lacks."""
+    """Bars of the AUC of each row, as in the paper's Figure 1, with the 95 % intervals that the paper does not give."""
     figure = new_figure(1.6 + 1.25 * len(rows), 4.6)
     axes = figure.add_subplot()
     places = np.arange(len(rows))

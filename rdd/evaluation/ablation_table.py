@@ -1,4 +1,4 @@
-"""The table of an ablation: each row's figures, and its difference to the row of the method with what is known of it."""
+"""The table of an ablation: metrics of each row, and its difference to the baseline with interval and p-value."""
 
 import csv
 import io
@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from rdd.evaluation.bootstrap import bound_without_errors
 from rdd.evaluation.paired import Difference, difference, holm, joint_bootstrap, spread_of
 from rdd.evaluation.scores import Scored
-from rdd.metrics import auroc, misranked_pairs, true_positive_rate
+from rdd.metrics import auroc, average_precision, misranked_pairs, true_positive_rate
 
 PAPER_AUC = {"ours": 0.99999854}
 """arXiv 2404.12908 on D3; no other row's value is published there."""
@@ -42,9 +41,9 @@ class Row:
     difference: Difference | None
     """To the baseline; None for the baseline itself."""
     p_adjusted: float | None
-    """Holm's, over the rows."""
+    """P-value of the difference, adjusted for the number of rows by Holm's method."""
     same_as: str | None
-    """An earlier row that comes to the same settings on these features."""
+    """The row with the same settings on these features, whose runs this one shares; None if there is none."""
 
     @property
     def distinguishable(self) -> bool | None:
@@ -103,7 +102,7 @@ def _row(
         one_sided=not any(misranked),
         misranked_pairs=float(np.mean(misranked)),
         pairs=int((by_seed[0].labels == 0).sum()) * int((by_seed[0].labels == 1).sum()),
-        average_precision=float(np.mean([average_precision_score(scored.labels, scored.logits) for scored in by_seed])),
+        average_precision=float(np.mean([average_precision(scored.logits, scored.labels) for scored in by_seed])),
         tpr_at_1_percent_fpr=None if None in rates else float(np.mean([rate for rate in rates if rate is not None])),
         worst_generator=worst,
         worst_generator_auroc=worst_auroc,
@@ -132,11 +131,11 @@ class Column:
     """One column of the table."""
 
     header: str
-    """What people read above it."""
+    """Header in the Markdown table and the picture."""
     value: Callable[[Row], dict[str, object]]
-    """Its values for programs, by their names in the CSV."""
+    """Values of a row by their column names in the CSV."""
     text: Callable[[Row], str]
-    """What people read in it."""
+    """Text of a row's cell in the Markdown table and the picture."""
 
 
 def _name(row: Row) -> str:

@@ -1,7 +1,7 @@
-"""The loss around a trained head: on a plane of random directions, and in two numbers.
+"""The loss around a trained head: on a plane of two random directions, its largest curvature, and its rise in a ball.
 
-The loss is the training objective over some training images, without dropout, BatchNorm on the statistics of these images: the
-function that SAM flattens. Float64 throughout.
+The loss is the training objective over some training images, without dropout and with BatchNorm in training mode, on the
+statistics of these images: this is the function that SAM flattens. All computations are in float64.
 """
 
 import copy
@@ -138,7 +138,7 @@ def _hessian_times(at: Surroundings, vector: Direction) -> Direction:
 
 
 def rise_in_ball(at: Surroundings, *, radius: float, steps: int = 10) -> float:
-    """Largest rise of the loss found within a distance of the weights: the first step is SAM's, the others climb on.
+    """Largest rise of the loss within a ball around the weights, by projected gradient ascent; the first step is SAM's.
 
     Args:
         at: the surroundings; its weights are as before afterwards.
@@ -146,7 +146,7 @@ def rise_in_ball(at: Surroundings, *, radius: float, steps: int = 10) -> float:
         steps: of projected gradient ascent.
     """
     start = {name: param.detach().clone() for name, param in at.head.named_parameters()}
-    lowest = highest = float(at.value().detach())
+    loss_at_start = highest = float(at.value().detach())
     for _ in range(steps):
         gradient = at.gradient()
         length = _norm(gradient)
@@ -162,7 +162,7 @@ def rise_in_ball(at: Surroundings, *, radius: float, steps: int = 10) -> float:
     with torch.no_grad():
         for name, param in at.head.named_parameters():
             param.copy_(start[name])
-    return highest - lowest
+    return highest - loss_at_start
 
 
 def _norm(direction: Direction) -> float:

@@ -80,15 +80,16 @@ class Spread:
     def p_value(self) -> float:
         """Two-sided, of the value 0, by Student's t; 1 where nothing varies.
 
-        What records and seeds vary in together is in both variances, on the safe side.
+        Variation that records and seeds share is counted in both variances, so the p-value is conservative.
         """
         variance = self.record_variance + self.seed_variance
         return float(2 * stats.t.sf(abs(self.value) / np.sqrt(variance), self.freedom)) if variance else 1.0
 
     def interval(self, drawn: np.ndarray) -> list[float] | None:
-        """95 % interval of a joint bootstrap, stretched about the value by what resampling few seeds misses.
+        """95 % interval of a joint bootstrap, widened about the value, since resampling few seeds makes it too narrow.
 
-        Draws of S seeds from S vary by (S - 1) / S of their variance, and percentiles are the normal's where Student's t holds.
+        Drawing S seeds out of S shows only (S - 1) / S of their variance, and percentiles are those of a normal distribution
+        where Student's t applies.
 
         Args:
             drawn: ``(resamples,)`` bootstrap values of the estimate.

@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from rdd.evaluation.bootstrap import WeightedAuc, bound_without_errors, interval, resampled_counts
 from rdd.evaluation.scores import Scored
-from rdd.metrics import auroc, equal_error_rate, misranked_pairs, rate_above, true_positive_rate
+from rdd.metrics import auroc, average_precision, equal_error_rate, misranked_pairs, rate_above, true_positive_rate
 
 
 def evaluate(scored: Scored, *, threshold: float, resamples: int, seed: int) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def evaluate(scored: Scored, *, threshold: float, resamples: int, seed: int) -> 
         "auroc_interval": intervals[""],
         "misranked_pairs": misranked_pairs(scored.logits, scored.labels),
         "pairs": int(real.sum()) * int((~real).sum()),
-        "average_precision": float(average_precision_score(scored.labels, scored.logits)),
+        "average_precision": average_precision(scored.logits, scored.labels),
         "threshold": threshold,
         "accuracy": float(correct.mean()),
         "balanced_accuracy": (tpr + 1 - fpr) / 2,
@@ -66,7 +65,7 @@ def evaluate(scored: Scored, *, threshold: float, resamples: int, seed: int) -> 
 
 
 def _intervals(scored: Scored, keeps: dict[str, np.ndarray], resamples: int, seed: int) -> dict[str, list[float] | None]:
-    """One set of resamples for all, so that differences between rows are paired."""
+    """Interval of the AUC for each mask in ``keeps``, all from one set of resamples, so that they can be compared."""
     aucs = {name: WeightedAuc(scored.logits[keep], scored.labels[keep]) for name, keep in keeps.items()}
     drawn: dict[str, list[float]] = {name: [] for name in keeps}
     for counts in resampled_counts(scored.records, resamples=resamples, seed=seed):

@@ -28,7 +28,7 @@ class Scored:
 
 
 def score_part(detector: Detector, table: FeatureTable, images: torch.Tensor, text_mode: TextMode | None = None) -> Scored:
-    """Logits of some images of a feature set, with the text that the detector takes of it unless another mode is given."""
+    """Logits of some images of a feature set; ``text_mode`` is by default the one in which the detector scores this set."""
     names = np.array(table.generators)
     return Scored(
         logits=predict(detector.head, table, images, text_mode or detector.text_mode_for(table)).numpy(),

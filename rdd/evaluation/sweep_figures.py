@@ -29,7 +29,9 @@ _BINS = 5
 
 
 def write_sweep_figures(folder: str, points: Sequence[Point]) -> None:
-    """Write what the trials allow: importance wants two of them, a heat map both of its parameters and a trial to its end.
+    """Write the figures that the trials allow.
+
+    Importance needs two trials that differ; a heat map needs both of its parameters and a trial that was trained to its end.
 
     Args:
         folder: where to.
@@ -74,8 +76,7 @@ def parameters_figure(points: Sequence[Point], paths: Sequence[str]) -> bytes:
 def parallel_page(points: Sequence[Point], paths: Sequence[str]) -> str:
     """Parallel coordinates of all trials: one HTML file that needs nothing else.
 
-    Lines are coloured by the rank of their AUC, so that the trials that lose differ from each other as those that win do,
-    however near to each other the AUCs are.
+    Lines are coloured by the rank of their AUC, so that neighbouring trials differ in colour however close their AUCs are.
     """
     import plotly.graph_objects as go
 
@@ -92,7 +93,9 @@ def parallel_page(points: Sequence[Point], paths: Sequence[str]) -> str:
         "tickvals": shown,
         "ticktext": [f"{len(points) - rank}: {ranked[rank].auroc:.4f}" for rank in shown],
     }
-    line = {"color": list(range(len(points))), "colorscale": "Viridis", "reversescale": True, "cmin": 0, "cmax": last}
+    # the palest fifth of the scale, which would hardly be seen, is left out
+    scale = {"colorscale": "Viridis", "reversescale": True, "cmin": -0.25 * last, "cmax": last}
+    line = {"color": list(range(len(points)))} | scale
     figure = go.Figure(go.Parcoords(line=line | {"showscale": True, "colorbar": bar}, dimensions=dimensions))
     figure.update_layout(title={"text": f"{len(points)} trials"}, font={"size": 14}, margin={"l": 90, "r": 60, "t": 110})
     return figure.to_html(include_plotlyjs=True, full_html=True)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _READ_THREADS = min(8, 2 * (os.cpu_count() or 1))
 _ROWS_AT_A_TIME = 128  # 1 MB of five images: it is copied on while it is still in the cache
 MAP_FILE = "rows.npy"
-"""File of a node's memory map; another layout needs another name, and so gives features another identity."""
+"""File name of a node's memory map; change it with the layout: it is part of :func:`identity_of`, so old maps are not read."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class FileIndex:
 
 
 OnProgress = Callable[[str], object]
-"""Told in words how far the reading is, often, and by several threads."""
+"""Callback: gets a message such as ``3 of 20 files of features``; called often, and by several threads."""
 
 
 def ignored(progress: str) -> None:
-    """Where nobody asks how far the reading is."""
+    """Do nothing: the default for :data:`OnProgress`."""
 
 
 Allocate = Callable[[tuple[int, int]], np.ndarray]
@@ -152,7 +152,7 @@ def _values(column: pa.BinaryArray) -> np.ndarray:
 
 
 def identity_of(path: str, manifest: dict[str, Any]) -> str:
-    """SHA-256 of the manifest, the names and sizes of the files, and our layout: another embedding has another."""
+    """SHA-256 of the manifest, the names and sizes of the files, and our layout; each embedding run has its own."""
     files = [(os.path.basename(file.path), file.size) for file in storage.list_files(storage.join(path, "data"))]
     return sha256_bytes(json.dumps([MAP_FILE, manifest, files]).encode())
 

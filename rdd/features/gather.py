@@ -44,9 +44,9 @@ def gather_batches(rows: Tensor, numbers: Iterable[Tensor], *, device: torch.dev
 def _through_pinned_memory(
     rows: Tensor, numbers: Iterable[Tensor], device: torch.device, dtype: torch.dtype
 ) -> Iterator[Tensor]:
-    """The copy of a batch runs on a stream of its own, beside the step on the one before.
+    """Copy each batch on a separate CUDA stream, while the training step on the previous batch runs.
 
-    The host waits only for a copy two batches back.
+    The host waits only for the copy of the batch before the previous one, whose buffer is filled again.
     """
     copying = torch.cuda.Stream(device)
     buffers = [torch.empty(0, dtype=rows.dtype, pin_memory=True) for _ in range(_IN_FLIGHT)]

@@ -33,8 +33,8 @@ def read_shared_columns(path: str, manifest: dict[str, Any], shared: str, on_pro
     Args:
         path: directory of the features.
         manifest: of the features.
-        shared: where maps lie.
-        on_progress: told how far the map is, whoever writes it.
+        shared: folder of the memory maps.
+        on_progress: gets how far the writing of the map is, also while another process writes it.
     """
     folder = map_of(path, manifest, shared)
     os.makedirs(os.path.dirname(folder), exist_ok=True)
@@ -61,7 +61,7 @@ def _write_map(path: str, manifest: dict[str, Any], folder: str, on_progress: On
     def allocate(shape: tuple[int, int]) -> np.ndarray:
         place = os.path.join(beside, MAP_FILE)
         rows = np.lib.format.open_memmap(place, mode="w+", dtype=FEATURE_DTYPE, shape=shape)
-        with open(place, "r+b") as file:  # a sparse file on a full disk would end the process without a word
+        with open(place, "r+b") as file:  # reserve the space: writing to a sparse map on a full disk kills the process (SIGBUS)
             try:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(place))
             except OSError as error:
@@ -82,7 +82,10 @@ def _write_map(path: str, manifest: dict[str, Any], folder: str, on_progress: On
 
 @contextlib.contextmanager
 def _exclusive(path: str, on_progress: OnProgress) -> Iterator[OnProgress]:
-    """Hold a lock; gives what its holder tells its progress to: those who wait pass it on, so that none of them looks dead."""
+    """Hold a lock file, and yield the callback for the holder's progress, which writes it into that file.
+
+    Processes that wait for the lock read the file and report that progress as theirs, so that none of them seems stalled.
+    """
     with open(path, "a+") as file:
         while True:
             try:

@@ -34,10 +34,10 @@ def split_records(record_ids: tuple[str, ...], config: FeaturesConfig) -> np.nda
 
 
 def split_with_both_classes(record_ids: tuple[str, ...], has_class: np.ndarray, config: FeaturesConfig) -> np.ndarray:
-    """The parts of :func:`split_records`, mended where a small set leaves a part without a class.
+    """The parts of :func:`split_records`, corrected where a part of a small set lacks a class.
 
-    What a part lacks is moved there from the training part: the record with the lowest hash that has it. A set in which every
-    part has both classes is left as it is. A fold is never mended, since its records are those that no other fold tests.
+    Then one record with that class, the one with the lowest hash, is moved there from the training part. If every part has both
+    classes, nothing is moved. A test fold is never changed, since each record has to be in the test set of exactly one fold.
 
     Args:
         record_ids: R ids.

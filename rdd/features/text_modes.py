@@ -14,7 +14,7 @@ label; none: image features alone."""
 
 
 def text_mode_for(wanted: str, *, has_text: bool) -> TextMode:
-    """The text mode that a wish comes to on some features.
+    """Resolve a wanted text mode, which may be ``auto``, for some features.
 
     Args:
         wanted: a text mode, or ``auto``: shared where there are prompts, none where there are not.

@@ -1,1 +1,1 @@
-"""The Ray edge: sessions, the embedding graph, and what watches them. The one place that imports ray."""
+"""All stages that run on Ray: embedding, training, sweeps, ablations, figures. Only this package imports ray."""

@@ -38,7 +38,7 @@ _OVERRIDES = ("features", "model", "loss", "sam", "optimizer", "train")
 
 
 def run_ablation(config: Config) -> dict[str, Any]:
-    """Train every row over every seed and compare them; started again, go on; finished, say what there is.
+    """Train every row over every seed and compare them; a stopped ablation resumes, a finished one only returns its summary.
 
     Returns:
         ``output``, ``runs``, the AUC of each row and the rows that differ from ``ours`` by more than noise.
@@ -75,11 +75,11 @@ def run_ablation(config: Config) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is trained: every row over every seed, but for rows that come to an earlier one."""
+    """The runs of an ablation: every row with every seed; rows with equal settings share their runs."""
 
     rows: Mapping[str, Config]
     same_as: Mapping[str, str]
-    """Rows that are not trained, and the row that each comes to."""
+    """By name of a row that is not trained, the row with the same settings, whose runs it shares."""
     seeds: int
     output: str
 
@@ -130,12 +130,12 @@ def rows_of(config: Config) -> dict[str, Config]:
 
 
 def _with_text_mode(row: Config, table: FeatureTable) -> Config:
-    """The row with the text mode that it comes to on these features: two rows may then be one."""
+    """The row with text mode ``auto`` resolved for these features, after which two rows may have equal settings."""
     return replace(row, features=replace(row.features, text_mode=table.text_mode(row.features.text_mode)))
 
 
 def _same_as(rows: Mapping[str, Config]) -> dict[str, str]:
-    """Rows that come to the settings of an earlier one: they are trained once. The baseline is never merged."""
+    """By name of a row, the baseline or earlier row with equal settings, so that these are trained once."""
     first: dict[str, str] = {}
     same: dict[str, str] = {}
     for name, row in sorted(rows.items(), key=lambda item: item[0] != BASELINE):

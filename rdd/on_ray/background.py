@@ -1,4 +1,4 @@
-"""Progress of a long Ray job, and its end when there is none."""
+"""Blocking Ray work in a background thread, and the original error inside Ray's wrappers."""
 
 import logging
 import threading
@@ -43,7 +43,7 @@ class Background:
 
 
 def root_cause(error: BaseException) -> Exception:
-    """What went wrong first, out of Ray's wrappings: a ValueError as such, anything else as a RuntimeError of one line."""
+    """The original error inside Ray's wrappers: a ValueError stays one, any other becomes a RuntimeError of one line."""
     while isinstance(error, ray.exceptions.RayError) and isinstance(inner := getattr(error, "cause", None), BaseException):
         error = inner
     if type(error) is ValueError:

@@ -30,13 +30,13 @@ class Ledger:
 
 
 def start_ledger() -> "ray.actor.ActorHandle":
-    """A ledger that takes no CPU, on the driver's own node: it lives as long as whoever reads it."""
+    """Start a ledger that reserves no CPU, on the driver's node, so that it does not die with another node of the cluster."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Ledger).remote()
 
 
 class Report:
-    """The workers' end of a ledger; picklable."""
+    """Callback by which workers add to the ledger; picklable."""
 
     def __init__(self, ledger: "ray.actor.ActorHandle") -> None:
         self._ledger = ledger
@@ -64,7 +64,7 @@ def run_watched(
         steps: names of the steps, first to last; progress is shown by the last.
         total: records of the whole job.
         done: records that earlier runs have finished.
-        clock: when it has stalled, the run ends; it begins when an encoder is loaded.
+        clock: observes the counts; when it finds a stall, the run ends. Its time to start is over at the first count.
 
     Raises:
         RuntimeError: the work failed or stalled; the step and the resources held are named.

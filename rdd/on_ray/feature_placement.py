@@ -36,10 +36,10 @@ def hold_features(
     """The table of a run, held as ``features.held`` says or where its size fits; the log says which.
 
     Args:
-        config: path and wish.
+        config: path of the features, and where to hold them.
         device: where the head is.
-        group: ranks that must agree: streamed features come in another order.
-        on_loading: told at once that the work has begun, and then every few seconds how far it is.
+        group: ranks of the run: if one has to stream, all do, since streamed features come in another order.
+        on_loading: called at once when the process has started, and then every few seconds with the progress of loading.
 
     Raises:
         ValueError: there is no finished embedding.
@@ -58,7 +58,7 @@ def hold_features(
 
 
 def place_of(config: FeaturesConfig, device: torch.device = CPU) -> Place:
-    """Where a process holds the features; what is asked to be in GPU memory is a map where there is no GPU: on the driver."""
+    """Where a process holds the features; without a GPU, as on the driver, ``held: device`` means a memory map."""
     manifest, _ = read_manifest(config.path)
     size = feature_bytes(config.path)
     if config.held == "stream":

@@ -26,7 +26,7 @@ _TASKS = 2  # windows on their way: one is read while another is trained on
 
 @dataclass(frozen=True)
 class StreamedTable(FeatureTable):
-    """A table whose features stay where they are; only ids, labels and places are in memory."""
+    """A table whose features stay in their files; only record ids, labels and row numbers are in memory."""
 
     index: FileIndex
     window_bytes: int
@@ -34,7 +34,7 @@ class StreamedTable(FeatureTable):
 
     @property
     def streamed(self) -> bool:
-        """They are."""
+        """True: each epoch reads the features anew, in the order of :meth:`epoch_batches`."""
         return True
 
     @classmethod
@@ -79,7 +79,7 @@ class StreamedTable(FeatureTable):
         device: torch.device = CPU,
         dtype: torch.dtype = torch.float32,
     ) -> Iterator[Batch]:
-        """As those of a table in memory, read window by window by Ray Data."""
+        """The same batches as :meth:`FeatureTable.batches` yields, read window by window by Ray Data."""
         text_mode = self.text_mode(text_mode)
         parts = list(parts)
         per_window = self._batches_per_window(max(map(len, parts), default=1))  # of a rank: its share of some windows

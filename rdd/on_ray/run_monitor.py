@@ -1,4 +1,4 @@
-"""Watches runs that workers train, through their directories, and reports each of them to MLflow; nobody else writes there."""
+"""Watches the directories of runs that workers train, and logs each run to MLflow, to which the workers do not write."""
 
 import logging
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class _WatchedRun:
 class RunMonitor:
     """Reports the epochs of many runs to MLflow and to the log, and notices when none of them moves any more.
 
-    As a context it closes the runs that are still open when it ends: they are not finished, whatever ended it.
+    As a context manager it closes on exit, as KILLED, the MLflow runs of those that have not finished.
 
     Args:
         parent: tracker of the sweep or the ablation.

@@ -16,13 +16,16 @@ logger = logging.getLogger(__name__)
 
 Bundle = Mapping[str, float]
 
-_QUIET = {
-    "TUNE_GLOBAL_CHECKPOINT_S": "2",  # what a killed sweep knows of itself is as old at most
+_ENVIRONMENT = {
+    "TUNE_GLOBAL_CHECKPOINT_S": "2",  # Ray Tune saves the state of a sweep every 2 s, for a restart after a kill
     "RAY_AIR_NEW_OUTPUT": "0",  # Ray Tune would draw tables on standard output
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU see none of it, and no warning says so
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES as it is for tasks without a GPU; no warning
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # failures come as exceptions; its error lines warn of Ray Data's own actors
     "RAY_USAGE_STATS_ENABLED": "0",
+    # of a local Ray: idle workers are kept, since each new one imports torch for seconds (the default is one a CPU)
+    "RAY_num_workers_soft_limit": "16",
 }
+"""Of Ray's processes, where the user has set nothing else."""
 
 
 @contextlib.contextmanager
@@ -40,7 +43,7 @@ def ray_session(config: ClusterConfig, bundles: Sequence[Bundle], *, knobs: str)
         ValueError: this Ray is smaller than the job, after ``cluster.wait_s`` on a cluster that may grow.
         RuntimeError: no cluster answers at the address.
     """
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         _wait_for_resources(config, True, bundles, knobs)
@@ -62,7 +65,7 @@ def resources_held() -> str:
 
 
 def _connect(config: ClusterConfig) -> bool:
-    """Initialize Ray; True when it runs without us."""
+    """Initialize Ray; True if it is a cluster that was already running, False if it is a local Ray that ends with this job."""
     common = {"logging_level": logging.ERROR, "log_to_driver": False}
     address = _running_cluster() if config.address == "auto" else config.address
     if address and address != "local":

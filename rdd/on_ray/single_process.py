@@ -1,4 +1,4 @@
-"""A run in a Ray worker of its own, without a trainer: what a trial of a sweep and a run of an ablation are."""
+"""Training in one process, without Ray Train: for a trial of a sweep and for a run of an ablation, each in a Ray worker."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -37,7 +37,7 @@ def fit_in_place(
 
 
 def held_features(config: Config, device: torch.device, on_loading: OnProgress = ignored) -> FeatureTable:
-    """The features of a config, once a process whatever runs in it, and their rows once a node."""
+    """The features of a config; a process that trains several runs on the same features loads them once."""
     global _last_held
     features = config.features
     key = (FeaturesConfig(path=features.path, held=features.held, shuffle_mib=features.shuffle_mib), device)

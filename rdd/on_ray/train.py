@@ -1,4 +1,4 @@
-"""Training on Ray Train: N workers on one path, killed and started again, and the detector at the end."""
+"""Training on Ray Train: N workers that compute the same updates as one, restart after a kill, and the detector at the end."""
 
 import logging
 import uuid
@@ -33,11 +33,11 @@ from rdd.tracking.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 Watcher = Callable[[Mapping[str, float]], None]
-"""Told the metrics of each epoch."""
+"""Callback: gets the metrics of each epoch."""
 
 
 def run_training(config: Config) -> dict[str, Any]:
-    """Train a detector, or one for each fold; started again, go on; finished, say what there is.
+    """Train a detector, or one for each fold; a stopped run resumes, a finished one only returns its summary.
 
     Returns:
         ``run_dir``, ``test_auroc`` with its interval, ``validation_auroc``, ``best_epoch``, ``epochs``.
@@ -149,7 +149,7 @@ def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Watcher) -> None
     Args:
         config: the run, with ``scaling.num_workers`` of at least 1.
         run: its directory, on storage that all workers share.
-        on_epoch: epochs_told the metrics of each epoch.
+        on_epoch: called with the metrics of each epoch.
 
     Raises:
         RuntimeError: the work failed or stalled.

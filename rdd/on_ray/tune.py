@@ -31,7 +31,7 @@ _METRIC = "auroc"
 
 
 def run_sweep(config: Config) -> dict[str, Any]:
-    """Search ``tune.space`` for the largest validation AUC; started again, go on; finished, say what there is.
+    """Search ``tune.space`` for the largest validation AUC; a stopped sweep resumes, a finished one only returns its summary.
 
     Returns:
         ``output``, ``trials`` with how many of them finished, were stopped early and failed, the best trial's
@@ -139,7 +139,7 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
 
 
 def _has_trials(place: str) -> bool:
-    """Whether Ray Tune has noted which trials there are; killed before that, it would go on with a trial of nothing."""
+    """Whether Ray Tune has saved its trials; a sweep that was killed before would resume as a trial without drawn values."""
     if not tune.Tuner.can_restore(place):
         return False
     states = [file for file in storage.list_files(place, suffix=".json") if "/experiment_state" in file.path]
@@ -174,7 +174,7 @@ def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> 
         else:
             fit_in_place(drawn, run, report, gpu=drawn.tune.gpus_per_trial > 0)
     except (ValueError, NotFiniteError) as error:
-        # it would come again: the trial is over, as the worst there is, and nobody tries it anew
+        # the same settings would fail again: end the trial with the worst AUC, without an error that Ray Tune would retry
         run.save_failure(str(error))
         tune.report({_METRIC: 0.0, "epoch": 1})
 

@@ -40,9 +40,7 @@ def run_evaluation(config: Config) -> dict[str, Any]:
         figures = storage.join(output, "figures")
         write_figures(figures, scored, threshold, f"{options.part} of {options.run}")
         worst = report["worst_generator"]
-        stage.tracker.metrics(
-            rounded({"test/auroc": report["auroc"], "test/worst_generator_auroc": worst["auroc"]}), step=0
-        )
+        stage.tracker.metrics(rounded({"test/auroc": report["auroc"], "test/worst_generator_auroc": worst["auroc"]}), step=0)
         stage.tracker.artefacts(figures, "figures")
         stage.finish(report)
     return _summary(output, report)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rdd.config.parse import leaf_of, override
 from rdd.config import Config
+from rdd.config.parse import leaf_of, override
 
 Kind = Literal["uniform", "loguniform", "choice", "grid"]
 SECTIONS = ("model", "loss", "sam", "optimizer", "train", "features")

@@ -1,4 +1,4 @@
-"""The frame of every stage: check the request, say what is finished, own the directory, be an MLflow run, end with a result.
+"""The frame of every stage: check the request, return a finished result, lock the output, log to MLflow, write the result.
 
     if (result := finished(TRAIN, config)) is not None:
         return result

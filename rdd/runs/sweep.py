@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 
 from rdd import storage
-from rdd.config.parse import leaf_of, override, to_yaml
 from rdd.config import Config
+from rdd.config.parse import leaf_of, override, to_yaml
 from rdd.evaluation.sweep_figures import Point, write_sweep_figures
 from rdd.runs.directory import RunDirectory
 

@@ -1,6 +1,6 @@
-"""What MLflow gets of a training run: each epoch, and the numbers of its end.
+"""What is logged to MLflow of a training run: the metrics of each epoch, and the final results.
 
-Numbers are rounded for the eyes that compare them in a table; the exact ones are in the run directory.
+Numbers are rounded so that they can be compared by eye in a table; the exact ones are in the run directory.
 """
 
 import math

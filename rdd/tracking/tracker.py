@@ -1,7 +1,7 @@
-"""The MLflow tracker and its null twin.
+"""The MLflow tracker, and a tracker that logs nothing for runs without MLflow.
 
-A tracking server that is away does not end a run: what could not be logged is kept, tried again with everything that follows,
-and if it is still not in at the end, said.
+A tracking server that does not answer does not end a run: what could not be logged is kept in a queue, retried before each
+later call, and if it is still not logged at the end, a warning gives the number of entries lost.
 """
 
 import logging
@@ -20,7 +20,7 @@ from rdd.provenance import git_commit
 logger = logging.getLogger(__name__)
 
 Kind = Literal["training", "trial", "seed", "row"]
-"""What is compared with its like: single runs, trials of a sweep, seeds of an ablation, and the rows that sum them up."""
+"""Kinds of runs, each with a page to compare them on: single runs, trials of a sweep, runs of an ablation, and its rows."""
 
 KIND_TAG = "rdd.kind"
 """Tag of a run that names its kind; runs that are not compared have none."""

@@ -94,6 +94,7 @@ def submit(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess
         time.sleep(1)
 
 
+@pytest.mark.slow
 def test_a_submitted_training_job_runs_to_its_end(head: dict[str, str], tmp_path: Path) -> None:
     write_features(tmp_path / "features")
     words = ["ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/train.py"]

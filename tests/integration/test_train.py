@@ -19,8 +19,10 @@ from synthetic import write_features
 from rdd.config import Config
 from rdd.config.parse import override
 from rdd.detector import Detector
+from rdd.features import FeatureTable
 from rdd.on_ray.train import run_training
 from rdd.runs.checkpoint import load_state
+from rdd.runs.directory import RunDirectory
 from rdd.runs.evaluate import run_evaluation
 
 pytestmark = pytest.mark.timeout(300)
@@ -61,6 +63,14 @@ def test_ray_workers_give_the_weights_of_the_process_alone(ray_session, alone, w
     assert summary["test_auroc"] == many["test_auroc"]
 
 
+def test_streamed_features_train_and_evaluate(ray_session, config: Config) -> None:
+    streamed = run_training(override(config, {"features.held": "stream", "train.epochs": 1}))
+    assert 0 < streamed["test_auroc"] < 1
+    with pytest.raises(ValueError, match="begun on features in another order; set features.held to stream"):
+        RunDirectory(streamed["run_dir"]).claim_features(FeatureTable.load(config.features.path).identity, streamed=False)
+
+
+@pytest.mark.slow
 def test_streamed_features_take_another_order_and_the_same_path_on_any_number_of_workers(
     ray_session, config: Config, tmp_path: Path
 ) -> None:

@@ -89,7 +89,7 @@ def test_the_same_seed_draws_the_same_trials_and_another_seed_others(ray_session
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-@pytest.mark.parametrize("search", ["grid", "optuna"])
+@pytest.mark.parametrize("search", ["grid", pytest.param("optuna", marks=pytest.mark.slow)])
 def test_other_searches(ray_session, config: Config, search: str) -> None:
     space = {"loss.p": {"choice": [2.0, 3.0]}, "loss.gamma": {"choice": [0.2, 0.5]}}
     values = {"tune.space": space, "tune.search": search, "tune.num_trials": 4, "train.epochs": 2, "tracking.enabled": False}
