@@ -19,7 +19,7 @@ from PIL import Image
 
 from rdd import storage
 from rdd.config import SampleConfig
-from rdd.data.artefacts import ARTEFACTS
+from rdd.data.sample_artefacts import ARTEFACTS
 from rdd.hashing import hash_strings, sha256_bytes
 from rdd.schema import D3, NUM_GENERATED, REAL_IMAGES, STATUS_OK
 

@@ -178,9 +178,9 @@ def test_nothing_moving_ends_the_run_and_names_the_step(ray_session, config: Con
         "records.path": str(tmp_path / "manifest.csv"),
         "records.real_images": "",
         "embed.text": False,
-        "embed.stall_timeout_s": 6.0,
+        "embed.stall_timeout_s": 3.0,
     }
-    with pytest.raises(RuntimeError, match=r"no record for 6 s: stuck in read .*held: CPU"):
+    with pytest.raises(RuntimeError, match=r"no record for 3 s: stuck in read .*held: CPU"):
         run_embedding(override(config, values))
     with open(tmp_path / "never.png", "wb"):
         pass  # let the task go

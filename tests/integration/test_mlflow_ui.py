@@ -129,6 +129,7 @@ def test_seeds_and_single_runs_are_apart(ablation: Config, page) -> None:
     assert list(pages(ablation.tracking)) == titles
 
 
+@pytest.mark.slow
 def test_runs_are_compared_side_by_side(ablation: Config, page) -> None:
     client = MlflowClient(ablation.tracking.uri)
     children = client.search_runs(["1"], "tags.`rdd.kind` = 'seed' and params.`train.seed` = '0'")

@@ -89,7 +89,8 @@ def test_the_same_seed_draws_the_same_trials_and_another_seed_others(ray_session
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-@pytest.mark.parametrize("search", ["grid", pytest.param("optuna", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("search", ["grid", "optuna"])
 def test_other_searches(ray_session, config: Config, search: str) -> None:
     space = {"loss.p": {"choice": [2.0, 3.0]}, "loss.gamma": {"choice": [0.2, 0.5]}}
     values = {"tune.space": space, "tune.search": search, "tune.num_trials": 4, "train.epochs": 2, "tracking.enabled": False}
@@ -117,6 +118,7 @@ def test_a_trial_that_fails_is_reported_and_takes_nothing_down(ray_session, conf
     assert sorted(statuses) == ["FAILED", "FINISHED"]
 
 
+@pytest.mark.slow
 def test_all_failing_is_an_error(ray_session, config: Config) -> None:
     space = {"optimizer.lr": {"grid": [1e37, 1e38]}}
     failing = override(config, {"tune.space": space, "tune.search": "grid", "tracking.enabled": False})

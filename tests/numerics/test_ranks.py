@@ -135,6 +135,7 @@ def save_steps(folder: Path) -> None:
         torch.save({"gradients": gradients, "logits": logits}, folder / f"{learner.context.world_size}.pt")
 
 
+@pytest.mark.slow
 def test_in_single_precision_ranks_differ_by_rounding_alone(tmp_path: Path) -> None:
     for world in (1, 2):
         on_ranks(world, save_steps, tmp_path)

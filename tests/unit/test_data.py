@@ -282,8 +282,8 @@ def test_a_sample_killed_between_its_two_renames_goes_on(sample_set: Path, tmp_p
 
 
 def test_simulated_generators_do_not_move_colour_and_are_drawn_at_the_same_sizes_and_encodings() -> None:
-    from rdd.data.artefacts import ARTEFACTS
     from rdd.data.sample import SIZES, make_record
+    from rdd.data.sample_artefacts import ARTEFACTS
 
     image = np.random.default_rng(1).uniform(40, 215, (256, 256, 3)).astype(np.float32)
     for artefact in ARTEFACTS.values():
