@@ -22,8 +22,8 @@ class Stage:
     """Settings, by dotted path, that may differ when the stage is started again."""
     result_file: str = "metrics.json"
     """File of the output directory that is written last."""
-    compared_as: Literal["training", "trial", "row"] | None = None
-    """Kind of the stage's MLflow runs that have a page to compare them on; None if there is no such page."""
+    compared_as: tuple[Literal["row", "seed", "trial", "training"], ...] = ()
+    """Kinds of the stage's MLflow runs that have a page to compare them on."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ TRAIN = Stage(
     in_help=("train", "scaling"),
     required={"train.output": "the run directory to write", "features.path": "the features to train on"},
     may_change=_OF_A_RUN,
-    compared_as="training",
+    compared_as=("training",),
 )
 
 TUNE = Stage(
@@ -118,7 +118,7 @@ TUNE = Stage(
             "train.threads_per_worker",
         }
     ),
-    compared_as="trial",
+    compared_as=("trial",),
 )
 
 ABLATE = Stage(
@@ -128,7 +128,7 @@ ABLATE = Stage(
     in_help=("ablate",),
     required={"ablate.output": "the directory to write", "features.path": "the features to train on"},
     may_change=_OF_A_RUN | {"ablate.output", "ablate.cpus_per_run", "ablate.gpus_per_run"},
-    compared_as="row",
+    compared_as=("row", "seed"),
 )
 
 FIGURES = Stage(

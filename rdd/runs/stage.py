@@ -19,7 +19,7 @@ from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import leaf_of, section_dicts, settings_of
 from rdd.config.stages import Stage
-from rdd.tracking.pages import page_of
+from rdd.tracking.pages import page_of, title_of
 from rdd.tracking.tracker import NullTracker, Tracker, tracked
 
 logger = logging.getLogger(__name__)
@@ -97,20 +97,18 @@ def begun(
         tracked(config.tracking, job=stage.name, output=directory, tags=tags) as tracker,
     ):
         tracker.params(settings_of(config, stage.sections))
-        if stage.compared_as is not None and not isinstance(tracker, NullTracker):
-            _say_page(stage, config)
+        if not isinstance(tracker, NullTracker):
+            _say_pages(stage, config)
         yield StageRun(directory, tracker, stage.result_file)
 
 
-def _say_page(stage: Stage, config: Config) -> None:
-    """Where the runs of this stage are compared in MLflow."""
-    assert stage.compared_as is not None
+def _say_pages(stage: Stage, config: Config) -> None:
+    """Log where the runs of this stage are compared in MLflow."""
     try:
-        address = page_of(config.tracking, stage.compared_as)
-    except Exception as error:  # whatever the server's client raises; that it is away has been said
+        for kind in stage.compared_as:
+            logger.info("compare %s in MLflow: %s", title_of(kind), page_of(config.tracking, kind))
+    except Exception as error:  # whatever the server's client raises; a run goes on without its page
         logger.info("no page of MLflow: %s", " ".join(str(error).split())[:200])
-    else:
-        logger.info("compare in MLflow: %s", address)
 
 
 def _directory(stage: Stage, config: Config, output: str | None) -> str:

@@ -65,6 +65,11 @@ _VIEWS: dict[Kind, _View] = {
 }
 
 
+def title_of(kind: Kind) -> str:
+    """What the page of a kind of runs shows, in a few words."""
+    return _VIEWS[kind].title
+
+
 def page_of(config: TrackingConfig, kind: Kind, *, server: str | None = None) -> str | None:
     """Address of the page that compares runs of a kind; its view is written into the experiment, if there is one.
 
