@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rdd.collectives import gather_own_gradient
+from rdd.collectives import gather_own_gradient, rank_sizes
 from rdd.config import Config
 from rdd.features import Batch, FeatureTable, TextMode, hash_pair, rank_slice
 from rdd.losses import CvarAucLoss
@@ -119,7 +119,7 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     Args:
         learner: changed in place.
         batch: this rank's share of the global batch.
-        step: counted from 0 over the whole run; dropout masks are a function of (seed, step, rank).
+        step: counted from 0 over the whole run; the global batch's dropout masks are a function of (seed, step).
         sizes: images of each rank's share, where the caller knows them, so that nobody waits for the device.
 
     Returns:
@@ -131,10 +131,11 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     """
     sam, optimizer, model = learner.config.sam, learner.optimizer, learner.model
     model.train()
-    learner.generator.manual_seed(
-        hash_pair(learner.config.train.seed, step * learner.context.world_size + learner.context.rank)
-    )
-    masks = _masks(learner, len(batch.labels))
+    if sizes is None:
+        group, number = learner.context.group, len(batch.labels)
+        sizes = [number] if group is None else rank_sizes(number, group, batch.labels.device)
+    learner.generator.manual_seed(hash_pair(learner.config.train.seed, step))
+    masks = _masks(learner, sizes)
     loss = _gradients(learner, batch, masks, step=step, sizes=sizes)
     metrics = {"loss": loss, **learner.loss.components}
     if not sam.enabled:
@@ -146,7 +147,7 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     metrics["grad_norm"] = optimizer.first_step()
     model.track_statistics(False)
     try:
-        second_masks = _masks(learner, len(batch.labels)) if sam.fresh_dropout else masks
+        second_masks = _masks(learner, sizes) if sam.fresh_dropout else masks
         perturbed_loss = _gradients(learner, batch, second_masks, step=step, sizes=sizes)
     except RuntimeError:
         optimizer.step_back()
@@ -159,12 +160,15 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     return metrics
 
 
-def _masks(learner: Learner, number: int) -> Masks:
+def _masks(learner: Learner, sizes: Sequence[int]) -> Masks:
+    """This rank's rows of the masks of the global batch, which all ranks draw alike."""
+    first = sum(sizes[: learner.context.rank])
+    rows = slice(first, first + sizes[learner.context.rank])
     # not in bfloat16, in which the scale of what is kept would be off by a quarter of a percent
-    return learner.model.draw_masks(number, DTYPES[learner.config.train.precision], learner.generator)
+    return learner.model.draw_masks(sum(sizes), DTYPES[learner.config.train.precision], learner.generator, rows=rows)
 
 
-def _gradients(learner: Learner, batch: Batch, masks: Masks, *, step: int, sizes: Sequence[int] | None) -> Tensor:
+def _gradients(learner: Learner, batch: Batch, masks: Masks, *, step: int, sizes: Sequence[int]) -> Tensor:
     """Loss of the batch, detached; its gradients are left in the parameters, those of the global batch on every rank."""
     context, config = learner.context, learner.config
     learner.optimizer.zero_grad()

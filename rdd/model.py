@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from rdd.collectives import all_gathered, first_order_only
 
+_ALL = slice(None)
+
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.01)}
 
 
@@ -73,22 +75,26 @@ class DetectorHead(nn.Module):
         with torch.autocast(values.device.type, enabled=False):
             return self.out(values.to(self.out.weight.dtype)).squeeze(-1)
 
-    def draw_masks(self, number: int, dtype: torch.dtype, generator: torch.Generator | None = None) -> "Masks":
+    def draw_masks(
+        self, number: int, dtype: torch.dtype, generator: torch.Generator | None = None, *, rows: slice = _ALL
+    ) -> "Masks":
         """Random masks for a pass over some images; two passes with the same masks use the same subnetwork.
 
         Args:
             number: N, of images.
             dtype: of the activations.
             generator: on the device of the head; by default torch's own.
+            rows: of a global batch of N images, the share that this process passes through the head.
         """
         device, width = self.out.weight.device, self.out.in_features
         hidden: Sequence[Tensor | None] = [None] * len(self.hidden)
         if self.dropout:
             shape = (len(self.hidden), number, width)
-            hidden = dropout_mask(shape, self.dropout, dtype=dtype, device=device, generator=generator).unbind()
+            drawn = dropout_mask(shape, self.dropout, dtype=dtype, device=device, generator=generator, rows=rows)
+            hidden = drawn.unbind()
         if self.no_text is None:
             return Masks(hidden, None)
-        return Masks(hidden, torch.rand(number, 1, device=device, generator=generator) < self.text_dropout)
+        return Masks(hidden, torch.rand(number, 1, device=device, generator=generator)[rows] < self.text_dropout)
 
     def set_group(self, group: dist.ProcessGroup | None) -> None:
         """Normalise over the batch of all ranks of a process group, or over the own batch."""
@@ -113,17 +119,31 @@ class Masks(NamedTuple):
 
 
 def dropout_mask(
-    shape: tuple[int, ...], share: float, *, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
+    shape: tuple[int, int, int],
+    share: float,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None = None,
+    rows: slice = _ALL,
 ) -> Tensor:
     """A mask that drops a share of values and scales the others up, 16 random bits a value.
 
     On a CPU, where random numbers come one after the other, this takes an eighth of ``bernoulli_``, which would be a twentieth
     of a training step. The share is rounded to 1/65,536.
+
+    Args:
+        shape: (layers, N, width).
+        share: of the values that is dropped, in [0, 1).
+        dtype: of the mask.
+        device: of the mask.
+        generator: by default torch's own.
+        rows: of the N that are made; random bits are drawn for all N, so that ranks with other rows draw alike.
     """
     number = math.prod(shape)
     bits = torch.empty(-(-number // 4), dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
     dropped = min(round(share * 2**16), 2**16 - 1)
-    keep = bits.view(torch.int16)[:number].view(shape) >= dropped - 2**15
+    keep = bits.view(torch.int16)[:number].view(shape)[:, rows] >= dropped - 2**15
     return keep.to(dtype).mul_(2**16 / (2**16 - dropped))
 
 

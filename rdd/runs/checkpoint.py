@@ -1,6 +1,6 @@
 """The whole state of a training run at the end of an epoch: weights, optimizer, position, history.
 
-Random state needs no place in it: batches are a function of (seed, epoch), dropout masks of (seed, step, rank).
+Random state needs no place in it: batches are a function of (seed, epoch), dropout masks of (seed, step).
 """
 
 import io

@@ -44,9 +44,9 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 @pytest.fixture(scope="module")
 def alone(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict]:
-    """A run in this process, in float64 and without dropout, of more than 50 steps."""
+    """A run in this process, in float64 and with dropout, of more than 50 steps."""
     folder = tmp_path_factory.mktemp("alone")
-    exact = {"train.precision": "fp64", "model.dropout": 0.0, "train.epochs": 13, "train.output": str(folder / "run")}
+    exact = {"train.precision": "fp64", "train.epochs": 13, "train.output": str(folder / "run")}
     config = override(base_config(features, folder), exact)
     return config, run_training(config)
 
@@ -74,7 +74,7 @@ def test_streamed_features_train_and_evaluate(ray_session, config: Config) -> No
 def test_streamed_features_take_another_order_and_the_same_path_on_any_number_of_workers(
     ray_session, config: Config, tmp_path: Path
 ) -> None:
-    streamed = override(config, {"features.held": "stream", "train.precision": "fp64", "model.dropout": 0.0, "train.epochs": 2})
+    streamed = override(config, {"features.held": "stream", "train.precision": "fp64", "train.epochs": 2})
     one = run_training(streamed)
     workers = {"scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5, "train.output": str(tmp_path / "two")}
     two = run_training(override(streamed, workers))
