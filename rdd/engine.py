@@ -5,17 +5,20 @@ statistics are those of the whole batch, gradients are summed over ranks, and ev
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional
 
 from rdd.collectives import gather_own_gradient, rank_sizes
-from rdd.config import Config
+from rdd.config import Config, LossConfig
 from rdd.features import Batch, FeatureTable, TextMode, hash_pair, rank_slice
 from rdd.losses import CvarAucLoss
 from rdd.metrics import auroc, equal_error_rate, misranked_pairs
@@ -26,6 +29,7 @@ from rdd.schedule import learning_rate
 logger = logging.getLogger(__name__)
 
 _PREDICT_BATCH = 8192
+_PAIRED_VALIDATION_IMAGES = 16_384  # some seconds an epoch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 """Of weights and features; bf16 is for products under autocast."""
@@ -42,11 +46,13 @@ class TrainState:
     optimizer: dict[str, Any]
     """SAM's state, the base optimizer's moments among it."""
     best_auroc: float
-    """Largest validation AUC so far."""
+    """Validation AUC of the best epoch."""
     best_epoch: int
-    """The epoch that had it, counted from 1."""
+    """The best epoch so far, counted from 1: largest validation AUC, then lowest validation loss, then the latest."""
     history: list[dict[str, float]] = field(default_factory=list)
     """Metrics of each epoch."""
+    best_loss: float = math.inf
+    """Validation loss of the best epoch."""
 
 
 class RunContext(Protocol):
@@ -305,6 +311,22 @@ def predict(
     return result
 
 
+def validation_losses(config: LossConfig, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Losses of the validation part, in float64: ``val/loss``, the objective over all of it, and ``val/log_loss``.
+
+    Args:
+        config: the objective; with a power that is no whole number its pairs are not sorted but counted one by one, so then
+            ``val/loss`` is that of at most 16,384 evenly spaced images.
+        logits: ``(N,)`` raw.
+        labels: ``(N,)``: 0 real, 1 generated.
+    """
+    raw, classes = torch.from_numpy(logits), torch.from_numpy(labels).double()
+    log_loss = functional.binary_cross_entropy_with_logits(raw, classes)
+    step = 1 if float(config.p).is_integer() else -(-len(raw) // _PAIRED_VALIDATION_IMAGES)
+    loss = CvarAucLoss.from_config(config)(raw[::step], classes[::step])
+    return {"val/loss": float(loss), "val/log_loss": float(log_loss)}
+
+
 def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
     """Train to the last epoch, from the last checkpoint if there is one.
 
@@ -345,7 +367,8 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
         metrics["val/auroc"] = auroc(logits, labels)
         metrics["val/misranked_pairs"] = misranked_pairs(logits, labels)
         metrics["val/equal_error_rate"] = equal_error_rate(logits, labels)
-        best = metrics["val/auroc"] > state.best_auroc
+        metrics |= validation_losses(config.loss, logits, labels)
+        best = (metrics["val/auroc"], -metrics["val/loss"]) >= (state.best_auroc, -state.best_loss)
         state = TrainState(
             epoch + 1,
             learner.model.state_dict(),
@@ -353,6 +376,7 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
             best_auroc=metrics["val/auroc"] if best else state.best_auroc,
             best_epoch=epoch + 1 if best else state.best_epoch,
             history=[*state.history, {"epoch": epoch + 1, **metrics}],
+            best_loss=metrics["val/loss"] if best else state.best_loss,
         )
         context.save(state, best=best)
         context.report(state.history[-1])

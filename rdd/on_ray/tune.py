@@ -13,6 +13,7 @@ from rdd.config import Config
 from rdd.config.parse import override, settings_of
 from rdd.config.stages import TRAINING_SECTIONS, TUNE
 from rdd.engine import NotFiniteError
+from rdd.metrics import selection_score
 from rdd.on_ray.background import Background, root_cause
 from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.run_monitor import RunMonitor
@@ -27,7 +28,8 @@ from rdd.tracking.run_metrics import rounded
 
 logger = logging.getLogger(__name__)
 
-_METRIC = "auroc"
+_METRIC = "score"
+"""Validation AUC, ties by log loss."""
 
 
 def run_sweep(config: Config) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def _directory_name(trial: Any) -> str:
 
 
 def _reported(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {_METRIC: metrics["val/auroc"], "epoch": int(metrics["epoch"])}
+    return {_METRIC: selection_score(metrics["val/auroc"], metrics["val/log_loss"]), "epoch": int(metrics["epoch"])}
 
 
 class _KeepBest(tune.Callback):

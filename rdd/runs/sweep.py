@@ -1,5 +1,6 @@
 """What a sweep leaves: its directory, a table of trials, the best config, and figures."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,9 +25,9 @@ class Trial:
     epochs: int
     """Epochs trained."""
     best_auroc: float | None
-    """Largest validation AUC of its epochs."""
+    """Validation AUC of its best epoch."""
     best_epoch: int | None
-    """The epoch that had it, counted from 1."""
+    """Its best epoch, counted from 1."""
     error: str | None
     """Why it failed."""
 
@@ -87,14 +88,15 @@ class SweepDirectory:
         files = [file.path for file in storage.list_files(folder, suffix="trial.json")]
         return [(path.split("/")[-2], storage.read_json(path)) for path in files]
 
-    def best_auroc(self, name: str) -> float:
-        """Largest validation AUC of a trial so far; -1 before its first epoch."""
-        return max((row["val/auroc"] for row in self.trial(name).history()), default=-1.0)
+    def rank(self, trial: tuple[str, dict[str, Any]]) -> tuple[float, float, str]:
+        """Sorts trials from the best to the worst: by the validation AUC of their best epoch, then by its log loss.
 
-    def rank(self, trial: tuple[str, dict[str, Any]]) -> tuple[float, str]:
-        """Sorts trials from the best to the worst; equal ones by what was drawn, so that the order is the same each time."""
+        Not by the objective, which may differ between trials. Equal ones are sorted by what was drawn, so that the order is the
+        same each time.
+        """
         name, values = trial
-        return -self.best_auroc(name), repr(sorted(values.items()))
+        best = best_epoch_of(self.trial(name).history()) or {"val/auroc": -1.0, "val/log_loss": 0.0}
+        return -best["val/auroc"], best["val/log_loss"], repr(sorted(values.items()))
 
     def outcome(self, name: str, values: dict[str, Any], *, epochs: int, error: str | None) -> Trial:
         """How a trial ended.
@@ -106,10 +108,15 @@ class SweepDirectory:
             error: why it failed, if it did.
         """
         history = self.trial(name).history()
-        best = max(history, key=lambda row: row["val/auroc"], default=None)
+        best = best_epoch_of(history)
         status = "failed" if error else "finished" if len(history) >= epochs else "stopped"
         auroc, epoch = (best["val/auroc"], int(best["epoch"])) if best else (None, None)
         return Trial(name, values, status, len(history), auroc, epoch, error)
+
+
+def best_epoch_of(history: Sequence[Mapping[str, float]]) -> Mapping[str, float] | None:
+    """The epoch whose weights a run keeps as its best: equal ones by validation loss, then the latest, as in training."""
+    return max(reversed(history), key=lambda row: (row["val/auroc"], -row["val/loss"]), default=None)
 
 
 def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, images: int) -> dict[str, Any]:

@@ -1,18 +1,24 @@
 """The training loop: exact resume, and what a step must do and must not."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from _no_host_sync import NoHostSync
 from _runs import EPOCHS, FEATURES, fit_on, make_config, make_table
+from sklearn.metrics import log_loss
 
-from rdd.config import Config, OptimizerConfig
-from rdd.engine import Learner, NotFiniteError, TrainState, fit, train_epoch, train_step
+from rdd.config import Config, LossConfig, OptimizerConfig
+from rdd.engine import Learner, NotFiniteError, TrainState, fit, predict, train_epoch, train_step, validation_losses
 from rdd.features import Batch, rank_slice
+from rdd.losses import CvarAucLoss
+from rdd.metrics import selection_score
 from rdd.runs.checkpoint import load_state, save_state
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
+from rdd.runs.sweep import best_epoch_of
 from rdd.schedule import learning_rate
 
 
@@ -212,3 +218,40 @@ def test_schedules() -> None:
 
 def test_slices_of_the_smallest_batches_leave_no_rank_out() -> None:
     assert [len(rank_slice(torch.arange(5), rank=rank, world_size=4)) for rank in range(4)] == [2, 1, 1, 1]
+
+
+def test_of_epochs_with_one_auc_the_one_with_the_lower_validation_loss_is_kept_then_the_later(tmp_path: Path) -> None:
+    table = make_table()
+    far = replace(table, rows=(table.rows.float() + 20 * table.labels[:, None]).half())  # every epoch reaches AUC 1
+    run = RunDirectory(str(tmp_path / "run"))
+    state = fit(make_config(train__epochs=6, optimizer__lr=0.01), far, LocalContext(run, lambda metrics: None))
+    losses = {row["epoch"]: row["val/loss"] for row in state.history if row["val/auroc"] == 1.0}
+    assert len(losses) >= 4
+    assert state.best_epoch == min(losses, key=losses.__getitem__) > min(losses)
+    best = run.load("best")
+    assert best.epoch == state.best_epoch
+    head = Learner.build(make_config(), FEATURES, LocalContext(RunDirectory(""), lambda metrics: None)).model
+    head.load_state_dict(best.model)
+    config, images = make_config(), far.split(make_config().features, "validation")
+    logits, labels = predict(head, far, images, "none"), far.labels[images].double()
+    expected = CvarAucLoss(alpha=0.8, gamma=0.5, eta=0.6, p=2.0)(logits, labels)
+    assert min(losses.values()) == pytest.approx(float(expected), rel=1e-9)
+    assert validation_losses(config.loss, logits.numpy(), labels.numpy())["val/log_loss"] == pytest.approx(
+        log_loss(labels, torch.sigmoid(logits)), rel=1e-6, abs=1e-12
+    )
+
+
+def test_of_equal_losses_the_later_epoch_is_kept() -> None:
+    history = [{"epoch": epoch, "val/auroc": 1.0, "val/loss": loss} for epoch, loss in enumerate((3.0, 0.0, 0.0, 1e-6), 1)]
+    assert best_epoch_of(history)["epoch"] == 3
+    assert (
+        selection_score(1.0 - 1e-11, 0.0) < selection_score(1.0, 1e9) < selection_score(1.0, 1e-6) < selection_score(1.0, 9e-7)
+    )
+
+
+def test_a_power_that_is_no_whole_number_takes_its_validation_loss_of_some_images() -> None:
+    logits = np.random.default_rng(0).normal(size=50_000)
+    labels = (np.arange(50_000) % 3 > 0).astype(np.float32)
+    some = validation_losses(LossConfig(p=2.5), logits, labels)
+    whole = validation_losses(LossConfig(p=2.0), logits, labels)
+    assert 0.5 < some["val/loss"] / whole["val/loss"] < 2

@@ -78,7 +78,7 @@ def test_text_dropout_drops_the_share_it_says_and_learns_the_vector() -> None:
 
 def test_a_dropout_mask_drops_its_share_evenly_and_keeps_the_mean() -> None:
     generator = torch.Generator().manual_seed(0)
-    mask = dropout_mask((1, 1001, 999), 0.335, dtype=torch.float64, device=torch.device("cpu"), generator=generator)
+    (mask,) = dropout_mask((1, 1001, 999), 0.335, dtype=torch.float64, device=torch.device("cpu"), generator=generator)
     assert mask.shape == (1001, 999)
     assert abs(float(mask.mean()) - 1) < 0.003
     dropped = (mask == 0).double()
