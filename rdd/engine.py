@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rdd.collectives import gather_own_gradient, rank_sizes
-from rdd.config import Config, LossConfig
+from rdd.config import Config, LossConfig, ModelConfig
 from rdd.features import Batch, FeatureTable, TextMode, hash_pair, rank_slice
 from rdd.losses import CvarAucLoss
 from rdd.metrics import auroc, equal_error_rate, misranked_pairs
@@ -311,6 +311,16 @@ def predict(
     return result
 
 
+def check_text_dropout(config: ModelConfig, text_mode: TextMode) -> None:
+    """Refuse to drop text where there is none.
+
+    Raises:
+        ValueError: ``model.text_dropout`` is above 0.
+    """
+    if text_mode == "none" and config.text_dropout > 0:
+        raise ValueError(f"model.text_dropout must be 0 where images go without text, got {config.text_dropout}")
+
+
 def validation_losses(config: LossConfig, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Losses of the validation part, in float64: ``val/loss``, the objective over all of it, and ``val/log_loss``.
 
@@ -343,8 +353,7 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
         RuntimeError: a loss is not finite.
     """
     text_mode = table.text_mode(config.features.text_mode)
-    if text_mode == "none" and config.model.text_dropout > 0:
-        raise ValueError(f"model.text_dropout must be 0 on features without text, got {config.model.text_dropout}")
+    check_text_dropout(config.model, text_mode)
     train, validation = (table.split(config.features, part) for part in ("train", "validation"))
     smallest = len(train) // -(-len(train) // config.train.batch_size)
     if smallest < 2 * (context.world_size if config.loss.scope == "local" else 1):

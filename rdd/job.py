@@ -3,18 +3,19 @@
 Exit codes: 0 done, 1 the work failed, 2 the request was wrong. ``RDD_TRACEBACK=1`` shows where an error came from.
 """
 
+import itertools
 import json
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from rdd.config import Config
 from rdd.config.help import help_text
 from rdd.config.parse import parse_config, settings_of, to_yaml
-from rdd.config.stages import Stage
+from rdd.config.stages import Stage, require
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +35,15 @@ def run_job(stage: Stage, work: Callable[[Config], Summary], *, description: str
     _log_to_stderr()
     words = sys.argv[1:]
     try:
-        if "--help" in words or "-h" in words:
-            _print_and_exit(help_text(stage, description or "", [word for word in words if not word.startswith("-")]))
+        if (asked := _sections_after_help(words)) is not None:
+            _print_and_exit(help_text(stage, description or "", asked))
         if not words:
             raise ValueError(f"jobs/{stage.name}.py needs settings; {_first_example(description)}, or see --help")
-        config = parse_config([word for word in words if word != "--print_config"], sections=stage.reads)
-        if "--print_config" in words:
+        settings = [word for word in words if word.split("=")[0] != "--print_config"]
+        config = parse_config(settings, sections=stage.reads)
+        if len(settings) < len(words):
             _print_and_exit(to_yaml(config))
+        require(stage, config)
         summary = {"job": stage.name, **work(config)}
         if track:
             _track(config, stage, summary)
@@ -57,6 +60,14 @@ def run_job(stage: Stage, work: Callable[[Config], Summary], *, description: str
     print(_table(summary), file=sys.stderr)
     print(json.dumps(summary), flush=True)
     sys.exit(0)
+
+
+def _sections_after_help(words: Sequence[str]) -> list[str] | None:
+    """The sections that ``--help`` is asked for, none of them for the short help; None where nobody asks."""
+    for place, word in enumerate(words):
+        if word in ("--help", "-h"):
+            return list(itertools.takewhile(lambda following: not following.startswith("-"), words[place + 1 :]))
+    return None
 
 
 def _print_and_exit(text: str) -> NoReturn:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import posixpath
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,7 @@ def atomic_output(path: str) -> Iterator[pa.NativeFile]:
             stream.write(buffer.getvalue())
         return
     fs.create_dir(posixpath.dirname(inner), recursive=True)
-    temporary = posixpath.join(posixpath.dirname(inner), f".{posixpath.basename(inner)}.{os.getpid()}.tmp")
+    temporary = posixpath.join(posixpath.dirname(inner), f".{posixpath.basename(inner)}.{uuid.uuid4().hex}.tmp")
     try:
         with fs.open_output_stream(temporary) as stream:
             yield stream

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -104,7 +105,7 @@ def _parser() -> ArgumentParser:
 
 
 def _config_files(words: Sequence[str]) -> Iterator[str]:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         if word == "--config":
             yield following
         elif word.startswith("--config="):
@@ -129,7 +130,6 @@ def _check_keys(tree: Any, where: str) -> None:
         raise ValueError(f"{where} must hold a mapping of sections, got {type(tree).__name__}")
     for section, settings in tree.items():
         if not isinstance(settings, Mapping):
-            _refuse_unknown(str(section), of_sections=True)
             raise ValueError(f"{where} must hold a mapping of settings under {section}, got {settings!r}")
         for name in settings:
             _refuse_unknown(f"{section}.{name}")
@@ -146,11 +146,11 @@ def _refuse_unread(words: Sequence[str], sections: Sequence[str]) -> None:
             raise ValueError(f"--{path} is not read by this job, which reads {', '.join(sections)}")
 
 
-def _refuse_unknown(path: str, *, of_sections: bool = False) -> None:
-    """Refuse what is no setting (or no section), with those there are and the nearest."""
+def _refuse_unknown(path: str) -> None:
+    """Refuse what is no setting, with those there are and the nearest."""
     settings = list(leaves())
     sections = sorted({leaf.split(".")[0] for leaf in settings})
-    if path in (sections if of_sections else settings):
+    if path in settings:
         return
     valid = [leaf for leaf in settings if leaf.startswith(f"{path.split('.')[0]}.")] or sections
     nearest = difflib.get_close_matches(path, settings, n=1)

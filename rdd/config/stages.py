@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rdd.config import Config
+from rdd.config.parse import leaf_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -57,7 +60,6 @@ SAMPLE = Stage(
     sections=("sample",),
     in_help=("sample",),
     required={"sample.output": "the directory to write"},
-    may_change=frozenset({"sample.output"}),
 )
 
 WEIGHTS = Stage(
@@ -160,3 +162,14 @@ DEMO = Stage(
     in_help=(),
     required={"train.output": "the run directory to write"},
 )
+
+
+def require(stage: Stage, config: Config) -> None:
+    """Refuse a request that leaves out what the stage can not do without.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for path, what in stage.required.items():
+        if not leaf_of(config, path):
+            raise ValueError(f"{path} must name {what}, got nothing")

@@ -49,7 +49,7 @@ class FileIndex:
 
 
 OnProgress = Callable[[str], object]
-"""Callback: gets a message such as ``3 of 20 files of features``; called often, and by several threads."""
+"""Callback: gets a message such as ``3 of 20 files of features``; called after each file."""
 
 
 def ignored(progress: str) -> None:

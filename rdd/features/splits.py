@@ -1,6 +1,7 @@
 """Train, validation and test: whole records, by a hash of their ids."""
 
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -36,8 +37,9 @@ def split_records(record_ids: tuple[str, ...], config: FeaturesConfig) -> np.nda
 def split_with_both_classes(record_ids: tuple[str, ...], has_class: np.ndarray, config: FeaturesConfig) -> np.ndarray:
     """The parts of :func:`split_records`, corrected where a part of a small set lacks a class.
 
-    Then one record with that class, the one with the lowest hash, is moved there from the training part. If every part has both
-    classes, nothing is moved. A test fold is never changed, since each record has to be in the test set of exactly one fold.
+    Then one record with that class is moved there from the part that holds most of them: the one with the lowest hash of those
+    that the other part can spare. If every part has both classes, nothing is moved. A test fold is never changed, since each
+    record has to be in the test set of exactly one fold.
 
     Args:
         record_ids: R ids.
@@ -51,14 +53,15 @@ def split_with_both_classes(record_ids: tuple[str, ...], has_class: np.ndarray, 
         ValueError: there are too few records of a class, or a fold lacks one; how many are needed is said.
     """
     parts = split_records(record_ids, config)
+    changeable = _PARTS if config.split == "shares" else ("validation", "train")
     moved = 0
-    for part in ("test", "validation") if config.split == "shares" else ("validation",):
+    for part in changeable:
         for which in (0, 1):
             if (has_class[:, which] & (parts == part)).any():
                 continue
-            candidates = np.flatnonzero(has_class[:, which] & (parts == "train"))
-            if len(candidates) > 1:  # the training part keeps one
-                parts[candidates[np.argmin(_uniform(record_ids, config)[candidates])]] = part
+            spare = _spare_records(parts, has_class, which, changeable)
+            if len(spare):
+                parts[spare[np.argmin(_uniform(record_ids, config)[spare])]] = part
                 moved += 1
     for part in _PARTS:
         lacking = [name for which, name in enumerate(_CLASSES) if not (has_class[:, which] & (parts == part)).any()]
@@ -66,12 +69,20 @@ def split_with_both_classes(record_ids: tuple[str, ...], has_class: np.ndarray, 
             raise ValueError(_too_few(part, lacking, has_class, config))
     if moved:
         logger.warning(
-            "%d records were moved out of the training part, so that validation and test have both classes: with so few "
-            "images (%d real, %d generated records) every figure is a rough one",
+            "%d records were moved to another part, so that train, validation and test have both classes: with so few images "
+            "(%d records with real, %d with generated ones) every figure is a rough one",
             moved,
             *has_class.sum(0),
         )
     return parts
+
+
+def _spare_records(parts: np.ndarray, has_class: np.ndarray, which: int, changeable: Sequence[Part]) -> np.ndarray:
+    """Records of a class that may leave the part that holds most of them, since it keeps each class that it has."""
+    donor = max(changeable, key=lambda part: int((has_class[:, which] & (parts == part)).sum()))
+    in_donor = parts == donor
+    last_of_class = has_class & (has_class[in_donor].sum(0) < 2)
+    return np.flatnonzero(in_donor & has_class[:, which] & ~last_of_class.any(1))
 
 
 def _uniform(record_ids: tuple[str, ...], config: FeaturesConfig) -> np.ndarray:

@@ -7,7 +7,7 @@ or copied per split.
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,8 @@ class FeatureTable:
     """Of the manifest's file."""
     identity: str
     """SHA-256 of the manifest, and the names and sizes of the files: features embedded anew have another."""
+    _parts: dict[tuple, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Part of each record, by the settings of the split: hashing all ids takes seconds at D3's size."""
 
     @property
     def streamed(self) -> bool:
@@ -142,11 +144,12 @@ class FeatureTable:
         Raises:
             ValueError: there are too few records for both classes in every part.
         """
-        record_of, labels = self.record_of.numpy(), self.labels.numpy()
-        has_class = np.zeros((len(self.record_ids), 2), dtype=bool)
-        has_class[record_of, labels.astype(int)] = True
-        parts = split_with_both_classes(self.record_ids, has_class, config)
-        return torch.from_numpy(np.flatnonzero((parts == part)[record_of]))
+        key = (config.split, config.split_seed, config.validation_share, config.test_share, config.num_folds, config.fold)
+        if key not in self._parts:
+            has_class = np.zeros((len(self.record_ids), 2), dtype=bool)
+            has_class[self.record_of.numpy(), self.labels.numpy().astype(int)] = True
+            self._parts[key] = split_with_both_classes(self.record_ids, has_class, config)
+        return torch.from_numpy(np.flatnonzero((self._parts[key] == part)[self.record_of.numpy()]))
 
     def gather(self, images: Tensor, text_mode: TextMode) -> Batch:
         """Features and labels of some images, in memory of their own.

@@ -12,7 +12,8 @@ import ray
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override, section_dicts, settings_of
-from rdd.config.stages import ABLATE, TRAIN, TRAINING_SECTIONS
+from rdd.config.stages import ABLATE, TRAIN, TRAINING_SECTIONS, require
+from rdd.engine import check_text_dropout
 from rdd.evaluation.ablation_figures import as_png, auc_bars
 from rdd.evaluation.ablation_table import Row, ablation_rows, as_csv, as_markdown, row_values, short_texts
 from rdd.evaluation.scores import Scored, read_logits
@@ -25,7 +26,7 @@ from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
 from rdd.on_ray.train import check_features, features_tags
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import make_detector
-from rdd.runs.stage import begun, finished, require
+from rdd.runs.stage import begun, finished
 from rdd.tracking.pages import DIFFERENCE_TAG, INTERVAL_TAG, P_VALUE_TAG
 from rdd.tracking.run_metrics import result_metrics, rounded
 from rdd.tracking.tracker import Tracker
@@ -55,6 +56,8 @@ def run_ablation(config: Config) -> dict[str, Any]:
     with ray_session(config.cluster, [bundle], knobs="ablate.cpus_per_run or ablate.gpus_per_run"):
         table = hold_features(config.features)
         check_features(config, table)
+        for row in rows.values():
+            check_text_dropout(row.model, table.text_mode(row.features.text_mode))
         rows = {name: _with_text_mode(row, table) for name, row in rows.items()}
         plan = _Plan(rows, _same_as(rows), config.ablate.seeds, storage.absolute(config.ablate.output))
         with begun(ABLATE, config, tags=features_tags(config, table)) as stage:

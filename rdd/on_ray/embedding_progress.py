@@ -72,10 +72,10 @@ def run_watched(
     background = Background(work)
     started = reported = time.monotonic()
     counts: dict[str, int] = {}
-    clock.observe(counts)
+    clock.observe({})
     while background.running():
         now, counts = time.monotonic(), _counts(ledger, counts)
-        clock.observe(counts)
+        clock.observe(counts if counts.get("load") else {})  # reading may be ahead while the encoders still start
         if (limit := clock.stalled_s()) is not None:
             stuck = next((step for step in steps if counts.get(step, 0) + done < total), "write")
             reached = ", ".join(f"{step} {counts.get(step, 0)}" for step in steps)

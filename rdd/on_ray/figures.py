@@ -12,7 +12,7 @@ import yaml
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import from_dict
-from rdd.config.stages import FIGURES
+from rdd.config.stages import FIGURES, require
 from rdd.detector import Detector
 from rdd.evaluation.landscape import (
     Direction,
@@ -28,7 +28,7 @@ from rdd.losses import CvarAucLoss
 from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.session import ray_session
 from rdd.runs.directory import RunDirectory
-from rdd.runs.stage import begun, finished, require
+from rdd.runs.stage import begun, finished
 from rdd.tracking.run_metrics import rounded
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 class _WatchedRun:
     run: RunDirectory
     tracker: Tracker
-    clock: StallClock
     logged: int
     """Epochs that MLflow has."""
 
@@ -37,13 +36,10 @@ class RunMonitor:
 
     def __init__(self, parent: Tracker, kind: Kind, config: Config) -> None:
         self._parent, self._kind = parent, kind
-        self._limits = {
-            "stall_timeout_s": config.train.stall_timeout_s,
-            "start_timeout_s": config.cluster.start_timeout_s,
-        }
+        self._config = config
         self._open: dict[str, _WatchedRun] = {}
         self._closed: set[str] = set()
-        self._none_open = StallClock(**self._limits)
+        self._restart_clock()
 
     def __enter__(self) -> "RunMonitor":
         return self
@@ -58,9 +54,8 @@ class RunMonitor:
             return
         tracker = self._parent.child(name, run.path, self._kind)
         tracker.params(params)
-        clock = StallClock(**self._limits)
-        clock.observe(run.signs_of_life())
-        self._open[name] = _WatchedRun(run, tracker, clock, logged=run.logged())
+        self._open[name] = _WatchedRun(run, tracker, logged=run.logged())
+        self._restart_clock()
 
     def poll(self) -> None:
         """Log what is new.
@@ -70,12 +65,10 @@ class RunMonitor:
         """
         for name, watched in self._open.items():
             self._log(name, watched)
-            watched.clock.observe(watched.run.signs_of_life())
-        clocks = [watched.clock for watched in self._open.values()] or [self._none_open]
-        limits = [clock.stalled_s() for clock in clocks]
-        if None not in limits:
+        self._clock.observe({name: watched.run.notes() for name, watched in self._open.items()})
+        if (limit := self._clock.stalled_s()) is not None:
             raise RuntimeError(
-                f"no step of {', '.join(self._open) or 'any run'} for {limits[0]:g} s, held: {resources_held()}; "
+                f"no step of {', '.join(self._open) or 'any run'} for {limit:g} s, held: {resources_held()}; "
                 "the same command goes on where it stopped"
             )
 
@@ -85,11 +78,19 @@ class RunMonitor:
             return
         watched = self._open.pop(name)
         self._closed.add(name)
-        self._none_open = StallClock(**self._limits)
+        self._restart_clock()
         self._log(name, watched)
         watched.tracker.metrics(metrics, step=epochs)
         watched.tracker.tags(tags)
         watched.tracker.close(status)
+
+    def _restart_clock(self) -> None:
+        """Whenever a run comes or goes, the next one may have to start: until one of them moves, that limit applies."""
+        limits = {
+            "stall_timeout_s": self._config.train.stall_timeout_s,
+            "start_timeout_s": self._config.cluster.start_timeout_s,
+        }
+        self._clock = StallClock(**limits)
 
     def _log(self, name: str, watched: _WatchedRun) -> None:
         history = watched.run.history()

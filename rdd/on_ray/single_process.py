@@ -1,5 +1,6 @@
 """Training in one process, without Ray Train: for a trial of a sweep and for a run of an ablation, each in a Ray worker."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -39,6 +40,7 @@ def fit_in_place(
 def held_features(config: Config, device: torch.device, on_loading: OnProgress = ignored) -> FeatureTable:
     """The features of a config; a process that trains several runs on the same features loads them once."""
     global _last_held
+    on_loading(f"process {os.getpid()} has begun")  # also where it holds the features of the trial before
     features = config.features
     key = (FeaturesConfig(path=features.path, held=features.held, shuffle_mib=features.shuffle_mib), device)
     if _last_held is None or _last_held[0] != key:

@@ -14,9 +14,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import settings_of
-from rdd.config.stages import TRAIN
-from rdd.engine import NotFiniteError, fit
+from rdd.config.stages import TRAIN, require
+from rdd.engine import NotFiniteError, check_text_dropout, fit
 from rdd.features import FeatureTable
+from rdd.features.files import read_manifest
 from rdd.on_ray.background import Background
 from rdd.on_ray.feature_placement import hold_features, place_of
 from rdd.on_ray.session import ray_session, resources_held
@@ -26,7 +27,7 @@ from rdd.progress import StallClock
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
 from rdd.runs.make_detector import make_detector
-from rdd.runs.stage import begun, finished, require
+from rdd.runs.stage import begun, finished
 from rdd.tracking.run_metrics import log_epoch, result_metrics
 from rdd.tracking.tracker import Tracker
 
@@ -49,6 +50,7 @@ def run_training(config: Config) -> dict[str, Any]:
     require(TRAIN, config)
     if not config.train.cross_validate and (metrics := finished(TRAIN, config)) is not None:
         return _summary(RunDirectory(storage.absolute(config.train.output)), metrics)
+    read_manifest(config.features.path)  # refused before Ray is started or waited for
     scaling, workers = config.scaling, config.scaling.num_workers
     if workers == 0 and place_of(config.features) != "stream":
         return _train(config)
@@ -93,23 +95,17 @@ def _train_run(config: Config, output: str) -> dict[str, Any]:
     return _summary(run, metrics)
 
 
-def check_features(config: Config, table: FeatureTable, parts: tuple[Any, ...] = ("train", "validation", "test")) -> None:
+def check_features(config: Config, table: FeatureTable) -> None:
     """Refuse features that a run can not be trained on, before its directory is taken; say which text mode they have.
 
     Raises:
         ValueError: there is no text where it is asked for, or a part of the split lacks a class.
     """
-    wanted = config.features.text_mode
-    if wanted == "auto":
-        logger.info("features.text_mode auto is %s: %s", table.text_mode(wanted), _what_is_held(table))
-    else:
-        table.text_mode(wanted)
-    for part in parts:
-        table.split(config.features, part)
-
-
-def _what_is_held(table: FeatureTable) -> str:
-    return "the features hold prompts" if table.has_text else "the features hold no prompts"
+    check_text_dropout(config.model, table.text_mode(config.features.text_mode))
+    if config.features.text_mode == "auto":
+        held = "prompts" if table.has_text else "no prompts"
+        logger.info("features.text_mode auto is %s: the features hold %s", table.text_mode("auto"), held)
+    table.split(config.features, "train")  # refuses if any part lacks a class
 
 
 def features_tags(config: Config, table: FeatureTable) -> dict[str, str]:
@@ -158,14 +154,15 @@ def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Watcher) -> None
     # Ray wants a place that all workers share, if only to write that it was there; checkpoints are in the run directory
     ray_folder = storage.join(run.path, ".ray")
     clock = StallClock(stall_timeout_s=config.train.stall_timeout_s, start_timeout_s=config.cluster.start_timeout_s)
-    clock.observe(run.signs_of_life())
-    epochs_told, progress = len(run.history()), run.progress()
+    loading, progress, history = run.notes()
+    clock.observe((loading, progress, len(history)))
+    epochs_told = len(history)
     background = Background(_trainer(config, run, ray_folder).fit)
     running = True
     while running:
         running = background.running()
-        clock.observe(run.signs_of_life())
-        history, latest = run.history(), run.progress()
+        loading, latest, history = run.notes()
+        clock.observe((loading, latest, len(history)))
         if latest is not None and latest != progress:
             progress = latest
             logger.info("epoch %d: step %d of %d", latest["epoch"], latest["step"], latest["steps"])

@@ -11,7 +11,7 @@ from ray.tune import FailureConfig, ResultGrid, RunConfig
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override, settings_of
-from rdd.config.stages import TRAINING_SECTIONS, TUNE
+from rdd.config.stages import TRAINING_SECTIONS, TUNE, require
 from rdd.engine import NotFiniteError
 from rdd.metrics import selection_score
 from rdd.on_ray.background import Background, root_cause
@@ -22,7 +22,7 @@ from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
 from rdd.on_ray.train import check_features, features_tags, fit_on_workers
 from rdd.runs.search_space import Domain, read_space, trials_of
-from rdd.runs.stage import begun, finished, require
+from rdd.runs.stage import begun, finished
 from rdd.runs.sweep import SweepDirectory, Trial, finish_sweep
 from rdd.tracking.run_metrics import rounded
 
@@ -57,7 +57,7 @@ def run_sweep(config: Config) -> dict[str, Any]:
         return summary
     with ray_session(config.cluster, [_bundle(config)], knobs="tune.cpus_per_trial, tune.gpus_per_trial or scaling"):
         table = hold_features(config.features)
-        check_features(config, table, ("train", "validation"))
+        check_features(config, table)
         images = len(table.split(config.features, "train"))
         with (
             begun(TUNE, config, tags=features_tags(config, table)) as stage,

@@ -15,11 +15,6 @@ class RunDirectory:
     path: str
 
     @property
-    def metrics(self) -> str:
-        """Written last: a run that has it is finished."""
-        return storage.join(self.path, "metrics.json")
-
-    @property
     def detector(self) -> str:
         """Directory of the artefact."""
         return storage.join(self.path, "detector")
@@ -110,13 +105,9 @@ class RunDirectory:
         """Note where the epoch stands, for the process that watches."""
         self._write_note("progress", {"epoch": epoch, "step": step, "steps": steps})
 
-    def progress(self) -> dict[str, int] | None:
-        """Where the epoch stands, as last noted."""
-        return self._read_note("progress", None)
-
-    def signs_of_life(self) -> tuple[str | None, dict[str, int] | None, int]:
-        """What changes while the run moves: loading, steps, epochs."""
-        return self._read_note("loading", None), self.progress(), len(self.history())
+    def notes(self) -> tuple[str | None, dict[str, int] | None, list[dict[str, float]]]:
+        """What changes while the run moves: how far it has loaded, where the epoch stands, and its epochs."""
+        return self._read_note("loading", None), self._read_note("progress", None), self.history()
 
     def _note(self, name: str) -> str:
         return storage.join(self.path, "checkpoints", f"{name}.json")

@@ -1,5 +1,6 @@
 """Evaluate a detector on any feature set, or a part of one."""
 
+import logging
 from typing import Any
 
 import torch
@@ -11,10 +12,14 @@ from rdd.detector import Detector
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import score_part
 from rdd.features import FeatureTable
+from rdd.features.files import identity_of, read_manifest
+from rdd.hashing import sha256_bytes
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import write_figures
 from rdd.runs.stage import begun, finished
 from rdd.tracking.run_metrics import rounded
+
+logger = logging.getLogger(__name__)
 
 
 def run_evaluation(config: Config) -> dict[str, Any]:
@@ -27,8 +32,12 @@ def run_evaluation(config: Config) -> dict[str, Any]:
         ValueError: a path is not given, the features are of another encoder or width, or the part holds one class only.
     """
     options, output = config.evaluate, storage.absolute(config.evaluate.output)
-    if (report := finished(EVALUATE, config)) is not None:
-        return _summary(output, report)
+    report = finished(EVALUATE, config)
+    evaluated = _identity(config)
+    if report is not None:
+        if report.get("evaluated") == evaluated:
+            return _summary(output, report)
+        logger.info("the detector or the features have changed since: evaluating again")
     detector = Detector.load(RunDirectory(options.run).detector)
     table = FeatureTable.load(config.features.path)
     detector.check_features(table)
@@ -42,8 +51,18 @@ def run_evaluation(config: Config) -> dict[str, Any]:
         worst = report["worst_generator"]
         stage.tracker.metrics(rounded({"test/auroc": report["auroc"], "test/worst_generator_auroc": worst["auroc"]}), step=0)
         stage.tracker.artefacts(figures, "figures")
-        stage.finish(report)
+        stage.finish(report | {"evaluated": evaluated})
     return _summary(output, report)
+
+
+def _identity(config: Config) -> dict[str, str]:
+    """What is evaluated, on what: a detector trained anew and features embedded anew have another."""
+    weights = storage.join(RunDirectory(config.evaluate.run).detector, "detector.safetensors")
+    manifest, _ = read_manifest(config.features.path)
+    return {
+        "detector_sha256": sha256_bytes(storage.read_bytes(weights)) if storage.exists(weights) else "",
+        "features": identity_of(config.features.path, manifest),
+    }
 
 
 def _summary(output: str, report: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The frame of every stage: check the request, return a finished result, lock the output, log to MLflow, write the result.
+"""The frame of a stage that writes a result file: check the request, lock the output, log to MLflow, end with the result.
 
     if (result := finished(TRAIN, config)) is not None:
         return result
@@ -18,7 +18,7 @@ from typing import Any
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import leaf_of, section_dicts, settings_of
-from rdd.config.stages import Stage
+from rdd.config.stages import Stage, require
 from rdd.tracking.pages import page_of, title_of
 from rdd.tracking.tracker import NullTracker, Tracker, tracked
 
@@ -41,17 +41,6 @@ class StageRun:
         """Write the file that marks the directory as finished; nothing may follow that a reader of it would miss."""
         storage.write_json(storage.join(self.output, self.result_file), result)
         return result
-
-
-def require(stage: Stage, config: Config) -> None:
-    """Refuse a request that leaves out what the stage can not do without.
-
-    Raises:
-        ValueError: naming the setting.
-    """
-    for path, what in stage.required.items():
-        if not leaf_of(config, path):
-            raise ValueError(f"{path} must name {what}, got nothing")
 
 
 def finished(stage: Stage, config: Config, *, output: str | None = None) -> Result | None:

@@ -39,11 +39,6 @@ class SweepDirectory:
     path: str
 
     @property
-    def metrics(self) -> str:
-        """Written last: a sweep that has it is finished."""
-        return storage.join(self.path, "metrics.json")
-
-    @property
     def figures(self) -> str:
         """Directory of the figures."""
         return storage.join(self.path, "figures")

@@ -22,7 +22,7 @@ def main() -> int:
     port = parser.parse_args().port
     config = TrackingConfig()
     uri = tracking_uri(config)
-    if "://" in uri and not uri.startswith("sqlite:"):
+    if uri.startswith(("http://", "https://", "databricks")):
         return _refuse(f"the runs are on the server {uri} (MLFLOW_TRACKING_URI); open it there")
     if not 0 < port < 65536:
         return _refuse(f"PORT must lie in [1, 65535], got {port}")

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from _small import base_config
 
+from rdd import progress
 from rdd.config import Config
 from rdd.config.parse import override
-from rdd.on_ray import background, train
+from rdd.on_ray import background, embedding_progress, train
+from rdd.on_ray.run_monitor import RunMonitor
 from rdd.runs.directory import RunDirectory
+from rdd.tracking.tracker import NullTracker
 
 
 @pytest.fixture
@@ -49,3 +52,36 @@ def test_loading_that_stops_is_a_stall(ray_session, monkeypatch, config: Config)
 
     with pytest.raises(RuntimeError, match=r"no step for 0.3 s after epoch 0, held: CPU .*the same command goes on"):
         fit(monkeypatch, config, work)
+
+
+def test_a_queued_run_is_no_stall_when_the_run_before_it_has_ended(monkeypatch, config: Config, tmp_path: Path) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    config = override(config, {"train.stall_timeout_s": 600.0, "cluster.start_timeout_s": 1800.0})
+    with RunMonitor(NullTracker(), "seed", config) as monitor:
+        running, queued = RunDirectory(str(tmp_path / "a")), RunDirectory(str(tmp_path / "b"))
+        monitor.add("a", running, {})
+        monitor.add("b", queued, {})
+        for step in range(8):
+            now[0] += 300
+            running.save_progress(1, step, 8)
+            monitor.poll()
+        monitor.finish("a", status="FINISHED", metrics={}, tags={}, epochs=1)
+        now[0] += 700  # its process starts, and loads
+        monitor.poll()
+        queued.save_loading("1 of 2 files of features")
+        monitor.poll()
+        now[0] += 601
+        with pytest.raises(RuntimeError, match="no step of b for 600 s"):
+            monitor.poll()
+
+
+def test_an_encoder_that_loads_slowly_is_no_stall(ray_session, monkeypatch) -> None:
+    monkeypatch.setattr(background, "POLL_S", 0.02)
+    counts = iter([{"read": 8}] * 60 + [{"read": 8, "load": 1}, {"read": 8, "load": 1, "encode": 8}])
+    last = {"read": 8, "load": 1, "encode": 8}
+    monkeypatch.setattr(embedding_progress, "_counts", lambda ledger, before: next(counts, last))
+    clock = progress.StallClock(stall_timeout_s=0.3, start_timeout_s=60.0)
+    embedding_progress.run_watched(
+        lambda: time.sleep(1.4), None, steps=("read", "decode", "encode"), total=8, done=0, clock=clock
+    )

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,12 @@ def test_a_run_makes_a_detector_that_evaluates_to_the_same(config: Config, tmp_p
     report = (tmp_path / "evaluated" / "metrics.json").stat().st_mtime_ns
     assert run_evaluation(evaluated)["test_auroc"] == summary["test_auroc"]  # finished: nothing is done again
     assert (tmp_path / "evaluated" / "metrics.json").stat().st_mtime_ns == report
+    shutil.rmtree(run)
+    again = run_training(override(config, {"train.seed": 5}))
+    assert again["test_auroc"] != summary["test_auroc"]
+    assert run_evaluation(evaluated)["test_auroc"] == again["test_auroc"]  # not what the earlier detector had
+    shutil.rmtree(run)
+    assert run_training(config) == summary
     detector = Detector.load(str(run / "detector"))
     assert detector.provenance["features_manifest_sha256"]
     assert run_training(config) == summary  # finished: nothing is done again
@@ -185,6 +192,9 @@ def test_what_training_refuses(config: Config, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             run_training(override(config, changes))
+    with pytest.raises(ValueError, match=r"model\.text_dropout must be 0 where images go without text, got 0\.5"):
+        run_training(override(config, {"features.text_mode": "auto", "model.text_dropout": 0.5}))
+    assert not Path(config.train.output).exists()
 
 
 def test_mlflow_holds_the_run_and_its_files(config: Config, features: Path) -> None:

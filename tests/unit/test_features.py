@@ -194,22 +194,28 @@ def test_a_set_of_one_class_is_refused_with_what_is_needed(tmp_path: Path) -> No
         table.split(folds, "train")
 
 
-@pytest.mark.parametrize(("real", "generated"), [(3, 3), (15, 15), (4, 40)])
-@pytest.mark.parametrize("seed", range(5))
-def test_small_sets_get_both_classes_in_every_part(real: int, generated: int, seed: int, caplog) -> None:
-    ids = tuple(f"image-{i}" for i in range(real + generated))
-    has_class = np.stack([np.arange(real + generated) < real, np.arange(real + generated) >= real], axis=1)
-    config = FeaturesConfig(split_seed=seed)
-    parts = split_with_both_classes(ids, has_class, config)
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize(("real", "generated", "both"), [(3, 3, 0), (0, 0, 3), (1, 2, 2), (15, 15, 0), (4, 40, 0)])
+def test_small_sets_get_both_classes_in_every_part(real: int, generated: int, both: int, share: float) -> None:
+    number = real + generated + both
+    ids = tuple(f"image-{i}" for i in range(number))
+    has_class = np.stack([np.arange(number) < real + both, np.arange(number) >= real], axis=1)
+    for seed in range(100):
+        config = FeaturesConfig(split_seed=seed, validation_share=share, test_share=share)
+        parts = split_with_both_classes(ids, has_class, config)
+        for part in ("train", "validation", "test"):
+            assert has_class[parts == part].any(0).all(), (part, seed)
+        # which records move depends on their ids alone, not on their order
+        order = np.random.default_rng(seed).permutation(number)
+        again = split_with_both_classes(tuple(ids[i] for i in order), has_class[order], config)
+        assert (again == parts[order]).all()
+
+
+def test_a_set_that_was_mended_says_so_once(tmp_path: Path, caplog) -> None:
+    table = FeatureTable.load(write_features(tmp_path, feature_rows(6, rejected=0)))
     for part in ("train", "validation", "test"):
-        assert has_class[parts == part].any(0).all(), part
-    moved = parts != split_records(ids, config)
-    assert (split_records(ids, config)[moved] == "train").all()
-    assert (f"{moved.sum()} records were moved" in caplog.text) == moved.any()
-    # which records move depends on their ids alone, not on their order
-    order = np.random.default_rng(seed).permutation(len(ids))
-    again = split_with_both_classes(tuple(ids[i] for i in order), has_class[order], config)
-    assert (again == parts[order]).all()
+        table.split(FeaturesConfig(), part)
+    assert caplog.text.count("were moved to another part") == 1
 
 
 def test_a_set_that_needs_no_mending_is_left_as_it_is() -> None:

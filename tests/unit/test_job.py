@@ -21,7 +21,9 @@ def run(monkeypatch: pytest.MonkeyPatch, work, *words: str) -> int:
 
 def test_a_job_ends_with_one_line_of_json(monkeypatch, capsys) -> None:
     code = run(
-        monkeypatch, lambda config: {"output": "x", "records_in": config.sample.num_records}, "--sample.num_records", "3"
+        monkeypatch,
+        lambda config: {"output": "x", "records_in": config.sample.num_records},
+        *("--sample.output", "x", "--sample.num_records", "3"),
     )
     out, err = capsys.readouterr()
     assert code == 0
@@ -42,7 +44,7 @@ def test_errors_are_one_sentence_and_an_exit_code(monkeypatch, capsys, error: Ba
     def work(config: Config) -> dict:
         raise error
 
-    assert run(monkeypatch, work, "--sample.seed", "1") == code
+    assert run(monkeypatch, work, "--sample.output", "x") == code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
@@ -53,11 +55,11 @@ def test_a_tracked_job_is_an_mlflow_run_with_settings_and_numbers(monkeypatch, t
     from mlflow import MlflowClient
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setattr(sys, "argv", ["jobs/sample.py", "--sample.seed", "7", "--tracking.uri", uri])
+    monkeypatch.setattr(sys, "argv", ["jobs/sample.py", "--sample.seed", "7", "--tracking.uri", uri, "--sample.output", "x"])
     work = {"run_dir": str(tmp_path / "out"), "num_records": 3}
     stage = dataclasses.replace(SAMPLE, also_reads=("tracking", "cluster"))
     for wait in ("1.0", "2.0"):  # the same output is the same run, with the settings that it began with
-        monkeypatch.setattr(sys, "argv", [*sys.argv[:5], "--cluster.wait_s", wait])
+        monkeypatch.setattr(sys, "argv", [*sys.argv[:7], "--cluster.wait_s", wait])
         with pytest.raises(SystemExit):
             run_job(stage, lambda _: work, description=None, track=True)
     (run,) = MlflowClient(uri).search_runs(["1"])
@@ -68,13 +70,18 @@ def test_a_tracked_job_is_an_mlflow_run_with_settings_and_numbers(monkeypatch, t
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["jobs/sample.py", "--sample.seed", "1"])
+    monkeypatch.setattr(sys, "argv", ["jobs/sample.py", "--sample.output", "x"])
 
     def work(config: Config) -> dict:
         return {}["missing"]
 
     with pytest.raises(KeyError):
         run_job(SAMPLE, work, description=None)
+
+
+def test_what_must_be_given_is_asked_for_before_any_work(monkeypatch, capsys) -> None:
+    assert run(monkeypatch, None, "--sample.seed", "1") == 2
+    assert capsys.readouterr().err == "error: sample.output must name the directory to write, got nothing\n"
 
 
 def test_no_argument_says_what_is_needed(monkeypatch, capsys) -> None:
@@ -89,6 +96,14 @@ def test_help_and_print_config_are_answered_without_work(monkeypatch, capsys) ->
     assert text.startswith("usage: python jobs/sample.py")
     assert "python jobs/sample.py --sample.output x" in text
     assert "--sample.num_records (int, default 200)" in text
+    assert run(monkeypatch, None, "--config", "jobs/configs/sample.yaml", "-h") == 0
+    assert capsys.readouterr().out == text
+    assert run(monkeypatch, None, "--help", "tracking", "--sample.seed", "3") == 0
+    assert capsys.readouterr().out.startswith("MLflow.\n  --tracking.enabled")
+    assert run(monkeypatch, None, "--help", "loss") == 2
+    assert "--help must be followed by sections among sample, tracking or all, got loss" in capsys.readouterr().err
+    assert run(monkeypatch, None, "--print_config") == 0
+    assert from_yaml(capsys.readouterr().out).sample.seed == 0
     assert run(monkeypatch, None, "--print_config", "--sample.seed", "3") == 0
     assert from_yaml(capsys.readouterr().out).sample.seed == 3
     assert run(monkeypatch, None, "--print_config", "--sample.num_records", "0") == 2
