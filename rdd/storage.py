@@ -198,10 +198,21 @@ def _read_config(path: str) -> Mapping[str, Any]:
 
 def _refuse_other_config(path: str, old: Mapping[str, Any], new: Mapping[str, Any], neutral: Collection[str]) -> None:
     before, now = _flat(old), _flat(new)
-    different = sorted(key for key in before.keys() | now.keys() if key not in neutral and before.get(key) != now.get(key))
+    keys = sorted((before.keys() | now.keys()) - set(neutral))
+    different = [key for key in keys if not _same(before.get(key), now.get(key))]
     if different:
         changes = ", ".join(f"{key} ({before.get(key)!r} there, {now.get(key)!r} now)" for key in different)
         raise ValueError(f"{path} was made with another config: {changes}; choose another output or delete it")
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, also as two ways to write one path: ``x``, ``x/``, ``./x`` or absolute."""
+    if one == other or not (isinstance(one, str) and isinstance(other, str) and one and other):
+        return one == other
+    try:
+        return absolute(one) == absolute(other)
+    except ValueError:  # of a scheme that is no path of ours
+        return False
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

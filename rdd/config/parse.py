@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from rdd.config import Config
+from rdd.config.yaml_text import load_yaml
 
 
 def leaves(config: Config | type[Config] = Config) -> Iterator[str]:
@@ -93,7 +94,11 @@ def from_yaml(text: str) -> Config:
     Raises:
         ValueError: no mapping, an unknown key, a value of the wrong type or out of range.
     """
-    return from_dict(yaml.safe_load(text))
+    try:
+        tree = load_yaml(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"a config must be YAML: {' '.join(str(error).split())}") from error
+    return from_dict(tree)
 
 
 @cache
@@ -116,7 +121,7 @@ def _check_file(path: str) -> None:
     """Refuse a file that is no YAML tree of known settings; their values are the parser's to check."""
     try:
         with open(path, encoding="utf-8") as file:
-            tree = yaml.safe_load(file)
+            tree = load_yaml(file.read())
     except OSError as error:
         raise ValueError(f"--config must name a YAML file, got {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-import yaml
 
 from rdd import storage
 from rdd.config import Config
-from rdd.config.parse import from_dict
 from rdd.config.stages import FIGURES, require
 from rdd.detector import Detector
 from rdd.evaluation.landscape import (
@@ -76,7 +74,7 @@ def _landscape(
     config: Config, table: FeatureTable, runs: dict[str, str], detectors: dict[str, Detector]
 ) -> tuple[bytes, dict[str, dict[str, float]]]:
     options = config.figures
-    trained = {title: _config_of(run) for title, run in runs.items()}
+    trained = {title: RunDirectory(run).config() for title, run in runs.items()}
     objective = trained["with SAM"]  # one function for both panels
     images = table.split(objective.features, "train")
     generator = torch.Generator().manual_seed(options.seed)
@@ -133,14 +131,6 @@ def _losses_of_part(
     at, directions = shared
     writable = Surroundings.copy_of(at.head, at.features, at.labels, at.loss)  # what Ray hands out is read-only
     return losses_at(writable, directions, points)
-
-
-def _config_of(run: str) -> Config:
-    """The config that a run was trained with."""
-    place = storage.join(run, "config.yaml")
-    if not storage.exists(place):
-        raise ValueError(f"{run} holds no config.yaml, so no run of jobs/train.py or jobs/ablate.py")
-    return from_dict(yaml.safe_load(storage.read_bytes(place)))
 
 
 def _feature_map(config: Config, table: FeatureTable) -> bytes:

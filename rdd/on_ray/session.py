@@ -54,6 +54,8 @@ def ray_session(config: ClusterConfig, bundles: Sequence[Bundle], *, knobs: str)
         _wait_for_resources(config, attached, bundles, knobs)
         yield
     finally:
+        if attached and config.wait_s > 0:
+            request_resources(bundles=[])  # what was asked for would keep nodes from ending when they are idle
         ray.shutdown()
 
 
@@ -69,6 +71,8 @@ def _connect(config: ClusterConfig) -> bool:
     common = {"logging_level": logging.ERROR, "log_to_driver": False}
     address = _running_cluster() if config.address == "auto" else config.address
     if address and address != "local":
+        if not _answers(address):  # Ray itself would try for over five minutes
+            raise RuntimeError(f"no Ray cluster answers at {address}; start it, or set cluster.address to local")
         try:
             ray.init(address=address, **common)
             logger.info("attached to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
@@ -92,13 +96,22 @@ def _running_cluster() -> str | None:
         return None
     with open(note) as file:
         address = file.read().strip()
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=3).close()
-    except (OSError, ValueError):  # what a cluster that was killed leaves behind
+    if not _answers(address):  # what a cluster that was killed leaves behind
         logger.info("no Ray cluster answers at %s, which %s names", address, note)
         return None
     return address
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at ``host:port``, with or without ``ray://`` before it; other addresses are Ray's to judge."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _wait_for_resources(config: ClusterConfig, attached: bool, bundles: Sequence[Bundle], knobs: str) -> None:

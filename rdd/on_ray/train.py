@@ -17,7 +17,7 @@ from rdd.config.parse import settings_of
 from rdd.config.stages import TRAIN, require
 from rdd.engine import NotFiniteError, check_text_dropout, fit
 from rdd.features import FeatureTable
-from rdd.features.files import read_manifest
+from rdd.features.files import identity_of, read_manifest
 from rdd.on_ray.background import Background
 from rdd.on_ray.feature_placement import hold_features, place_of
 from rdd.on_ray.session import ray_session, resources_held
@@ -48,8 +48,8 @@ def run_training(config: Config) -> dict[str, Any]:
         RuntimeError: the work failed or stalled.
     """
     require(TRAIN, config)
-    if not config.train.cross_validate and (metrics := finished(TRAIN, config)) is not None:
-        return _summary(RunDirectory(storage.absolute(config.train.output)), metrics)
+    if not config.train.cross_validate and (summary := _finished(config, storage.absolute(config.train.output))) is not None:
+        return summary
     read_manifest(config.features.path)  # refused before Ray is started or waited for
     scaling, workers = config.scaling, config.scaling.num_workers
     if workers == 0 and place_of(config.features) != "stream":
@@ -79,9 +79,9 @@ def _train(config: Config) -> dict[str, Any]:
 
 
 def _train_run(config: Config, output: str) -> dict[str, Any]:
+    if (summary := _finished(config, output)) is not None:
+        return summary
     run = RunDirectory(output)
-    if (metrics := finished(TRAIN, config, output=output)) is not None:
-        return _summary(run, metrics)
     table = hold_features(config.features)
     check_features(config, table)
     with begun(TRAIN, config, output=output, tags=features_tags(config, table)) as stage:
@@ -92,6 +92,17 @@ def _train_run(config: Config, output: str) -> dict[str, Any]:
         stage.tracker.artefacts(run.detector, "detector")
         stage.tracker.artefacts(run.figures, "figures")
         stage.finish(metrics)
+    return _summary(run, metrics)
+
+
+def _finished(config: Config, output: str) -> dict[str, Any] | None:
+    """The summary of a finished run; its features may be gone by now, but not have been embedded anew."""
+    if (metrics := finished(TRAIN, config, output=output)) is None:
+        return None
+    run, features = RunDirectory(output), config.features.path
+    if storage.exists(storage.join(features, "manifest.json")):
+        manifest, _ = read_manifest(features)
+        run.check_features(identity_of(features, manifest))
     return _summary(run, metrics)
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdd import storage
+from rdd.config import Config
+from rdd.config.parse import from_yaml
 from rdd.engine import TrainState
 from rdd.runs.checkpoint import load_state, save_state
 
@@ -28,6 +30,22 @@ class RunDirectory:
     def test_logits(self) -> str:
         """Logits of the test set."""
         return storage.join(self.path, "test_logits.parquet")
+
+    @property
+    def trained_on(self) -> str:
+        """Hashes of the ids of the records that the detector was trained or selected on."""
+        return storage.join(self.path, "trained_on.parquet")
+
+    def config(self) -> Config:
+        """The config that the run was trained with.
+
+        Raises:
+            ValueError: there is no run.
+        """
+        place = storage.join(self.path, "config.yaml")
+        if not storage.exists(place):
+            raise ValueError(f"{self.path} holds no config.yaml, so no run of jobs/train.py or jobs/ablate.py")
+        return from_yaml(storage.read_bytes(place).decode())
 
     def checkpoint(self, name: str) -> str:
         """File of the checkpoint ``last`` or ``best``."""
@@ -66,11 +84,20 @@ class RunDirectory:
         if begun is None:
             self._write_note("features", claim)
             return
-        if begun["identity"] != identity:
-            raise ValueError(f"{self.path} was begun on other features: they were embedded anew since; choose another output")
+        self.check_features(identity)
         if begun["streamed"] != streamed:
             other = "stream" if begun["streamed"] else "map"
             raise ValueError(f"{self.path} was begun on features in another order; set features.held to {other}")
+
+    def check_features(self, identity: str) -> None:
+        """Refuse other features than those that the run was begun on.
+
+        Raises:
+            ValueError: they were embedded anew since.
+        """
+        begun = self._read_note("features", None)
+        if begun is not None and begun["identity"] != identity:
+            raise ValueError(f"{self.path} was begun on other features: they were embedded anew since; choose another output")
 
     def history(self) -> list[dict[str, float]]:
         """Metrics of the epochs so far, without reading a checkpoint."""

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rdd import storage
 from rdd.config import Config
@@ -17,6 +18,7 @@ from rdd.hashing import sha256_bytes
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import write_figures
 from rdd.runs.stage import begun, finished
+from rdd.runs.trained_on import refuse_trained_on
 from rdd.tracking.run_metrics import rounded
 
 logger = logging.getLogger(__name__)
@@ -26,22 +28,25 @@ def run_evaluation(config: Config) -> dict[str, Any]:
     """Metrics and figures of ``evaluate.run``'s detector on ``features.path``; finished, say what there is.
 
     Returns:
-        ``output``, ``test_auroc`` with its interval, the worst generator, counts.
+        ``output``, ``<part>_auroc`` with its interval, the worst generator, counts.
 
     Raises:
-        ValueError: a path is not given, the features are of another encoder or width, or the part holds one class only.
+        ValueError: a path is not given, the features are of another encoder or width, the part holds one class only, or
+            ``test`` or ``all`` holds records that the run was trained on.
     """
     options, output = config.evaluate, storage.absolute(config.evaluate.output)
     report = finished(EVALUATE, config)
     evaluated = _identity(config)
     if report is not None:
-        if report.get("evaluated") == evaluated:
-            return _summary(output, report)
+        before = report.get("evaluated", {})
+        if all(identity in ("", before.get(name)) for name, identity in evaluated.items()):
+            return _summary(output, options.part, report)
         logger.info("the detector or the features have changed since: evaluating again")
     detector = Detector.load(RunDirectory(options.run).detector)
     table = FeatureTable.load(config.features.path)
     detector.check_features(table)
-    images = torch.arange(len(table)) if options.part == "all" else table.split(config.features, options.part)
+    run = RunDirectory(options.run)
+    images = _images(config, run, table)
     tags = {"rdd.features_manifest_sha256": table.manifest_sha256, "rdd.run": options.run}
     with begun(EVALUATE, config, tags=tags) as stage:
         scored, threshold = score_part(detector, table, images), detector.calibration.threshold
@@ -49,27 +54,38 @@ def run_evaluation(config: Config) -> dict[str, Any]:
         figures = storage.join(output, "figures")
         write_figures(figures, scored, threshold, f"{options.part} of {options.run}")
         worst = report["worst_generator"]
-        stage.tracker.metrics(rounded({"test/auroc": report["auroc"], "test/worst_generator_auroc": worst["auroc"]}), step=0)
+        numbers = {f"{options.part}/auroc": report["auroc"], f"{options.part}/worst_generator_auroc": worst["auroc"]}
+        stage.tracker.metrics(rounded(numbers), step=0)
         stage.tracker.artefacts(figures, "figures")
         stage.finish(report | {"evaluated": evaluated})
-    return _summary(output, report)
+    return _summary(output, options.part, report)
+
+
+def _images(config: Config, run: RunDirectory, table: FeatureTable) -> Tensor:
+    """The images of the part, split as the run was, whatever split the request names."""
+    part, split = config.evaluate.part, run.config().features
+    images = torch.arange(len(table)) if part == "all" else table.split(split, part)
+    if part in ("test", "all"):
+        refuse_trained_on(run.trained_on, table, images)
+    return images
 
 
 def _identity(config: Config) -> dict[str, str]:
-    """What is evaluated, on what: a detector trained anew and features embedded anew have another."""
+    """What is evaluated, on what: a detector trained anew and features embedded anew have another; "" where one is gone."""
     weights = storage.join(RunDirectory(config.evaluate.run).detector, "detector.safetensors")
-    manifest, _ = read_manifest(config.features.path)
+    features = config.features.path
+    there = storage.exists(storage.join(features, "manifest.json"))
     return {
         "detector_sha256": sha256_bytes(storage.read_bytes(weights)) if storage.exists(weights) else "",
-        "features": identity_of(config.features.path, manifest),
+        "features": identity_of(features, read_manifest(features)[0]) if there else "",
     }
 
 
-def _summary(output: str, report: dict[str, Any]) -> dict[str, Any]:
+def _summary(output: str, part: str, report: dict[str, Any]) -> dict[str, Any]:
     return {
         "output": output,
-        "test_auroc": report["auroc"],
-        "test_auroc_interval": report["auroc_interval"],
+        f"{part}_auroc": report["auroc"],
+        f"{part}_auroc_interval": report["auroc_interval"],
         "worst_generator": report["worst_generator"]["name"],
         "worst_generator_auroc": report["worst_generator"]["auroc"],
         "balanced_accuracy": report["balanced_accuracy"],

@@ -14,6 +14,7 @@ from rdd.evaluation.scores import Scored, score_part, write_logits
 from rdd.features import FeatureTable
 from rdd.provenance import provenance
 from rdd.runs.directory import RunDirectory
+from rdd.runs.trained_on import write_trained_on
 
 
 def make_detector(config: Config, table: FeatureTable, run: RunDirectory) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def make_detector(config: Config, table: FeatureTable, run: RunDirectory) -> dic
     write_figures(run.figures, scored, threshold, "test set")
     storage.write_bytes(storage.join(run.figures, "history.png"), history_figure(last.history, "training"))
     write_logits(run.test_logits, scored, table)
+    write_trained_on(run.trained_on, table, config.features)
     return {**detector.metrics, "test_without_text": without_text, "history": last.history}
 
 

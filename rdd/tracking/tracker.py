@@ -225,7 +225,9 @@ def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str
 
 def _run_of(client: Any, experiment_id: str, name: str, *, job: str, place: str, tags: Mapping[str, str]) -> str:
     """Id of the run of an output directory: the one it had, or a new one."""
-    runs = client.search_runs([experiment_id], f"tags.`rdd.output` = '{place}' and tags.`rdd.job` = '{job}'", max_results=1)
+    quote = '"' if "'" in place else "'"
+    search = f"tags.`rdd.output` = {quote}{place}{quote} and tags.`rdd.job` = '{job}'"
+    runs = client.search_runs([experiment_id], search, max_results=1)
     if runs:
         client.update_run(runs[0].info.run_id, status="RUNNING")
         return runs[0].info.run_id

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _small import EPOCHS, base_config
+from _small import ENCODER, EPOCHS, base_config
 from synthetic import write_features
 
 from rdd.config import Config
@@ -113,19 +113,19 @@ def test_a_worker_lost_within_an_epoch_is_replaced_and_nothing_changes(ray_sessi
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_full_head_trains_twenty_epochs_on_twenty_thousand_records(ray_session, tmp_path: Path) -> None:
+def test_the_full_head_trains_five_epochs_on_twenty_thousand_records(ray_session, tmp_path: Path) -> None:
     path = write_features(tmp_path / "features", records=20_000, images=2, shift=0.03)
     values = {
         "features.path": path,
         "train.output": str(tmp_path / "run"),
-        "train.epochs": 20,
+        "train.epochs": 5,
         "train.threads_per_worker": 1,
         "scaling.num_workers": 2,
         "tracking.enabled": False,
         "cluster.address": "local",
     }
     summary = run_training(override(Config(), values))
-    assert summary["epochs"] == 20
+    assert summary["epochs"] == 5
     assert summary["test_auroc"] > 0.7
 
 
@@ -161,6 +161,42 @@ def test_a_run_makes_a_detector_that_evaluates_to_the_same(config: Config, tmp_p
     assert run_training(config) == summary  # finished: nothing is done again
     with pytest.raises(ValueError, match=r"loss\.alpha \(0\.8 there, 0\.5 now\)"):
         run_training(override(config, {"loss.alpha": 0.5}))
+
+
+def test_an_evaluation_never_counts_records_that_were_trained_on(config: Config, features: Path, tmp_path: Path) -> None:
+    summary = run_training(override(config, {"train.epochs": 3}))
+    asked = override(config, {"evaluate.run": summary["run_dir"], "evaluate.output": str(tmp_path / "evaluated")})
+    evaluated = run_evaluation(override(asked, {"features.split_seed": 5}))  # the split is the run's
+    assert evaluated["test_auroc"] == summary["test_auroc"]
+    trained = run_evaluation(override(asked, {"evaluate.part": "train", "evaluate.output": str(tmp_path / "train")}))
+    assert "test_auroc" not in trained
+    assert trained["real_images"] > evaluated["real_images"]
+    copied = tmp_path / "copied"  # the same records in another feature set
+    shutil.copytree(features, copied)
+    everything = {"features.path": str(copied), "evaluate.part": "all", "evaluate.output": str(tmp_path / "all")}
+    with pytest.raises(ValueError, match=r"of 100 records were trained or selected on by this run"):
+        run_evaluation(override(asked, everything))
+    assert not (tmp_path / "all").exists()
+    other = write_features(tmp_path / "other", records=30, images=2, width=8, shift=1.0)
+    table = FeatureTable.load(other)
+    assert not {*table.record_ids} & {f"r{i}" for i in range(100)}
+    manifest = json.loads((Path(other) / "manifest.json").read_text())
+    (Path(other) / "manifest.json").write_text(json.dumps(manifest | {"encoder": ENCODER}))
+    assert "all_auroc" in run_evaluation(override(asked, everything | {"features.path": other}))
+
+
+def test_a_finished_run_notices_that_its_features_were_embedded_anew(config: Config, features: Path, tmp_path: Path) -> None:
+    shutil.copytree(features, tmp_path / "features")
+    own = override(config, {"features.path": str(tmp_path / "features"), "train.epochs": 1})
+    summary = run_training(own)
+    assert run_training(override(own, {"features.path": f"{tmp_path}/features/"})) == summary  # the same path
+    shutil.rmtree(tmp_path / "features")
+    assert run_training(own) == summary  # finished, the features may go
+    shutil.copytree(features, tmp_path / "features")
+    manifest = json.loads((tmp_path / "features" / "manifest.json").read_text())
+    (tmp_path / "features" / "manifest.json").write_text(json.dumps(manifest | {"id": "another"}))
+    with pytest.raises(ValueError, match="was begun on other features: they were embedded anew since"):
+        run_training(own)
 
 
 def test_a_detector_of_text_dropout_is_measured_with_and_without_text(tmp_path: Path) -> None:

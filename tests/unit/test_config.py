@@ -248,6 +248,21 @@ def test_every_stage_names_settings_and_sections_that_there_are() -> None:
         assert Path(f"jobs/{stage.name}.py").exists()
 
 
+def test_yaml_that_would_lose_or_grow_is_refused(tmp_path) -> None:
+    file = tmp_path / "run.yaml"
+    for text, message in (
+        ("loss:\n  alpha: 0.4\n  gamma: 0.1\n  alpha: 0.5\n", "line 4: the key 'alpha' stands twice; keep one"),
+        ("loss: {alpha: 0.4}\nsam: {rho: 0.1}\nloss: {gamma: 0.4}\n", "line 3: the key 'loss' stands twice"),
+        ("loss: &x {alpha: 0.4}\nsam: *x\n", r"line 2: aliases \(\*name\) are not allowed"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n", "line 2: aliases"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            parse("--config", str(file))
+        with pytest.raises(ValueError, match=message):
+            from_yaml(text)
+
+
 def test_named_runs_are_valid() -> None:
     for name in ("sample", "d3"):
         parse("--config", f"jobs/configs/{name}.yaml")

@@ -119,3 +119,18 @@ def test_the_same_functions_work_on_s3(bucket: str) -> None:
         storage.write_bytes("s3://rdd-mistyped/x", b"")
     storage.delete_directory(storage.join(bucket, "run"))
     assert not storage.exists(path)
+
+
+def test_one_path_written_in_two_ways_is_one_config(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with storage.owned_directory(str(tmp_path / "out"), {"features": {"path": "data/x", "kind": "a"}}):
+        pass
+    for path in ("data/x/", "./data/x", str(tmp_path / "data" / "x")):
+        with storage.owned_directory(str(tmp_path / "out"), {"features": {"path": path, "kind": "a"}}):
+            pass
+    for features in ({"path": "data/y", "kind": "a"}, {"path": "data/x", "kind": "b"}, {"path": "", "kind": "a"}):
+        with (
+            pytest.raises(ValueError, match="was made with another config"),
+            storage.owned_directory(str(tmp_path / "out"), {"features": features}),
+        ):
+            pass

@@ -99,3 +99,13 @@ def test_a_busy_port_is_a_sentence_and_exit_1(tmp_path: Path) -> None:
     assert (
         done.stderr == f"error: port {port} can not be used (Address already in use); choose another: make ui PORT={port + 1}\n"
     )
+
+
+def test_an_output_path_with_a_quote_is_tracked(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    config = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    for _ in range(2):
+        with tracked(config, job="train", output=str(tmp_path / "o'clock")):
+            pass
+    assert len(MlflowClient(config.uri).search_runs(["1"])) == 1

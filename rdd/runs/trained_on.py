@@ -1,0 +1,41 @@
+"""Which records a detector was trained or selected on, so that no evaluation counts them as new."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from rdd import storage
+from rdd.config import FeaturesConfig
+from rdd.features import FeatureTable
+from rdd.hashing import hash_strings
+
+
+def write_trained_on(path: str, table: FeatureTable, config: FeaturesConfig) -> None:
+    """Keep the hashed ids of the records of the training and the validation part."""
+    parts = [_hashed_records(table, table.split(config, part)) for part in ("train", "validation")]
+    storage.write_table(path, pa.table({"record_id_hash": np.concatenate(parts)}))
+
+
+def refuse_trained_on(path: str, table: FeatureTable, images: Tensor) -> None:
+    """Refuse to evaluate on images of records that were trained on, whatever feature set they come in.
+
+    Raises:
+        ValueError: naming how many there are.
+    """
+    if not storage.exists(path):
+        return  # of a run from before they were kept
+    with storage.open_input(path) as file:
+        seen = pq.read_table(file)["record_id_hash"].to_numpy()
+    records = _hashed_records(table, images)
+    known = int(np.isin(records, seen).sum())
+    if known:
+        raise ValueError(
+            f"{known} of {len(records)} records were trained or selected on by this run, so this would be no test; "
+            "evaluate on its test part, or on records that it has never seen"
+        )
+
+
+def _hashed_records(table: FeatureTable, images: Tensor) -> np.ndarray:
+    """``(R,)`` uint64 of the records that some images belong to."""
+    return hash_strings([table.record_ids[record] for record in np.unique(table.record_of[images].numpy())])
