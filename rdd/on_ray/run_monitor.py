@@ -63,9 +63,10 @@ class RunMonitor:
         Raises:
             RuntimeError: no run has moved for ``train.stall_timeout_s``, or none has started in ``cluster.start_timeout_s``.
         """
-        for name, watched in self._open.items():
-            self._log(name, watched)
-        self._clock.observe({name: watched.run.notes() for name, watched in self._open.items()})
+        notes = {name: watched.run.notes() for name, watched in self._open.items()}
+        for name, (_, _, history) in notes.items():
+            self._log(name, self._open[name], history)
+        self._clock.observe(notes)
         if (limit := self._clock.stalled_s()) is not None:
             raise RuntimeError(
                 f"no step of {', '.join(self._open) or 'any run'} for {limit:g} s, held: {resources_held()}; "
@@ -79,21 +80,18 @@ class RunMonitor:
         watched = self._open.pop(name)
         self._closed.add(name)
         self._restart_clock()
-        self._log(name, watched)
+        self._log(name, watched, watched.run.history())
         watched.tracker.metrics(metrics, step=epochs)
         watched.tracker.tags(tags)
         watched.tracker.close(status)
 
     def _restart_clock(self) -> None:
         """Whenever a run comes or goes, the next one may have to start: until one of them moves, that limit applies."""
-        limits = {
-            "stall_timeout_s": self._config.train.stall_timeout_s,
-            "start_timeout_s": self._config.cluster.start_timeout_s,
-        }
-        self._clock = StallClock(**limits)
+        self._clock = StallClock(
+            stall_timeout_s=self._config.train.stall_timeout_s, start_timeout_s=self._config.cluster.start_timeout_s
+        )
 
-    def _log(self, name: str, watched: _WatchedRun) -> None:
-        history = watched.run.history()
+    def _log(self, name: str, watched: _WatchedRun, history: list[dict[str, float]]) -> None:
         for metrics in history[watched.logged :]:
             log_epoch(watched.tracker, metrics)
         if len(history) > watched.logged:
