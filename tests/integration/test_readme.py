@@ -63,6 +63,8 @@ def copy(tmp_path: Path) -> Path:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(name, tmp_path / name)
     (tmp_path / ".venv").symlink_to(Path(sys.prefix).resolve())
+    for name in ("pyproject.toml", "constraints.txt"):  # the environment is there, make need not bring it up to date
+        os.utime(tmp_path / name, (0, 0))
     return tmp_path
 
 
