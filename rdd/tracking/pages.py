@@ -110,12 +110,6 @@ def pages(config: TrackingConfig, *, server: str | None = None) -> dict[str, str
     return shown
 
 
-def compare_page(config: TrackingConfig, experiment_id: str, run_ids: list[str]) -> str:
-    """Address of the page that compares some runs side by side."""
-    runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (run_ids, [experiment_id]))
-    return f"{_server(config)}/#/compare-runs?runs={runs}&experiments={experiments}"
-
-
 def _server(config: TrackingConfig) -> str:
     uri = tracking_uri(config)
     return uri.rstrip("/") if uri.startswith(("http://", "https://")) else _LOCAL_SERVER

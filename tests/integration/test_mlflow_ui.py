@@ -1,5 +1,6 @@
 """What a person sees in MLflow: the table of training runs and the compare page, in a real browser on a real server."""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from _small import base_config
@@ -18,7 +20,7 @@ from rdd.config import Config
 from rdd.config.parse import override
 from rdd.on_ray.ablate import run_ablation
 from rdd.on_ray.train import run_training
-from rdd.tracking.pages import compare_page, page_of, pages
+from rdd.tracking.pages import page_of, pages
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
@@ -133,7 +135,8 @@ def test_seeds_and_single_runs_are_apart(ablation: Config, page) -> None:
 def test_runs_are_compared_side_by_side(ablation: Config, page) -> None:
     client = MlflowClient(ablation.tracking.uri)
     children = client.search_runs(["1"], "tags.`rdd.kind` = 'seed' and params.`train.seed` = '0'")
-    page.goto(compare_page(ablation.tracking, "1", [child.info.run_id for child in children]))
+    ids = quote(json.dumps([child.info.run_id for child in children]))
+    page.goto(f"{ablation.tracking.uri}/#/compare-runs?runs={ids}&experiments={quote(json.dumps(['1']))}")
     page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for(timeout=60_000)
     page.get_by_role("button", name="Visualizations").click()
     table = page.locator("table.mlflow-compare-run-table").all_inner_texts()
