@@ -1,5 +1,6 @@
 """Calibration of a trained head on the validation part: a decision threshold, and probabilities from logits (Platt)."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +27,14 @@ class Calibration:
     """Log-odds at logit 0."""
     prior: float
     """Share of generated images that the probabilities assume: that of the validation part."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value!r}")
+        for name in ("false_positive_rate", "prior"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in (0, 1), got {getattr(self, name)}")
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
         """Probability of being generated, ``(N,)`` in [0, 1], under ``prior``."""

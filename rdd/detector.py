@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -13,13 +13,19 @@ from safetensors.torch import save as save_tensors
 
 from rdd import storage
 from rdd.calibration import Calibration
+from rdd.config.parse import from_dict
 from rdd.features import FeatureTable, TextMode
+from rdd.hashing import sha256_bytes
 from rdd.model import DetectorHead
 
 if TYPE_CHECKING:  # open_clip takes a second to import, and a worker that trains a head has no use for it
     from rdd.clip import ClipEncoder
 
-FORMAT = 1
+FORMAT = 2
+"""Of ``detector.json``; 2 carries the hash of its parts."""
+
+_PARTS = ("head_config", "encoder_identity", "text_mode", "threshold", "false_positive_rate", "calibration")
+"""What a score depends on, beside the weights."""
 
 
 @dataclass
@@ -55,7 +61,9 @@ class Detector:
             "provenance": self.provenance,
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
-        storage.write_bytes(storage.join(path, "detector.safetensors"), save_tensors(tensors))
+        weights = save_tensors(tensors)
+        described["parts_sha256"] = _parts_sha256(described, weights)
+        storage.write_bytes(storage.join(path, "detector.safetensors"), weights)
         storage.write_json(storage.join(path, "detector.json"), described)
 
     @classmethod
@@ -67,25 +75,22 @@ class Detector:
             encoder: to score images with; it must be the one that the detector was trained on.
 
         Raises:
-            ValueError: there is no detector, it is of another format, or the encoder is another one.
-            RuntimeError: its files are torn.
+            ValueError: there is no detector, or the encoder is another one.
+            RuntimeError: its files are torn, of another format, or not as they were written; the field is named.
         """
         place = storage.join(path, "detector.json")
         if not storage.exists(place):
             raise ValueError(f"no detector.json at {path}; jobs/train.py writes it at the end of a run")
+        described = storage.read_json(place, way_out=_MAKE_ANEW)
+        weights_place = storage.join(path, "detector.safetensors")
+        if not storage.exists(weights_place):
+            raise RuntimeError(f"{weights_place} is missing; {_MAKE_ANEW}")
+        weights = storage.read_bytes(weights_place)
         try:
-            described = storage.read_json(place)
-            if described.pop("format") != FORMAT:
-                raise ValueError(f"{place} must be of format {FORMAT}")
-            head = DetectorHead(**described["head_config"])
-            head.load_state_dict(load_tensors(storage.read_bytes(storage.join(path, "detector.safetensors"))))
-            rate, threshold = described.pop("false_positive_rate"), described.pop("threshold")
-            calibration = Calibration(threshold=threshold, false_positive_rate=rate, **described.pop("calibration"))
-            detector = cls(head=head.eval(), calibration=calibration, **described)
-        except ValueError:
-            raise
-        except Exception as error:  # a torn file fails in its reader's own way
-            raise RuntimeError(f"{path} is not a whole detector ({type(error).__name__}: {error})") from error
+            detector = _detector_of(described, weights)
+        except Exception as error:  # a wrong field fails in its reader's own way, and safetensors in another
+            what = " ".join(str(error).split()) or type(error).__name__
+            raise RuntimeError(f"{place} is not a whole detector: {what}; {_MAKE_ANEW}") from error
         if encoder is not None:
             detector.check_encoder(asdict(encoder.identity))
             detector.encoder = encoder
@@ -160,3 +165,54 @@ class Detector:
             captions = "none" if texts is None else len(texts)
             raise ValueError(f"texts must hold a caption for each of {len(images)} images, got {captions}")
         return torch.cat([self.encoder.encode_images(images), self.encoder.encode_texts(texts)[0]], dim=1)
+
+
+_MAKE_ANEW = "delete metrics.json of the run and start it again, which makes the detector anew from its checkpoints"
+
+
+def _detector_of(described: Any, weights: bytes) -> Detector:
+    """The detector that the two files describe, each field checked.
+
+    Raises:
+        Exception: naming what is wrong; of which type depends on the reader that finds it.
+    """
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        given = described.get("format") if isinstance(described, dict) else type(described).__name__
+        raise ValueError(f"format must be {FORMAT}, got {given}")
+    missing = [name for name in (*_PARTS, "metrics", "provenance", "parts_sha256") if name not in described]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} must be there, got nothing")
+    for name in ("head_config", "encoder_identity", "calibration", "metrics", "provenance"):
+        if not isinstance(described[name], dict):
+            raise ValueError(f"{name} must be a mapping, got {described[name]!r}")
+    if described["text_mode"] not in get_args(TextMode):
+        raise ValueError(f"text_mode must be one of {', '.join(get_args(TextMode))}, got {described['text_mode']!r}")
+    config = dict(described["head_config"])
+    in_features = config.pop("in_features", None)
+    if type(in_features) is not int or in_features < 1:
+        raise ValueError(f"head_config.in_features must be at least 1, got {in_features!r}")
+    model = from_dict({"model": config}).model
+    calibration = Calibration(
+        threshold=described["threshold"],
+        false_positive_rate=described["false_positive_rate"],
+        **described["calibration"],
+    )
+    if _parts_sha256(described, weights) != described["parts_sha256"]:
+        raise ValueError("parts_sha256 must be that of the weights and settings, got another: a part was changed or replaced")
+    head = DetectorHead(in_features, **asdict(model))
+    head.load_state_dict(load_tensors(weights))
+    return Detector(
+        head=head.eval(),
+        head_config=described["head_config"],
+        encoder_identity=described["encoder_identity"],
+        text_mode=described["text_mode"],
+        calibration=calibration,
+        metrics=described["metrics"],
+        provenance=described["provenance"],
+    )
+
+
+def _parts_sha256(described: dict[str, Any], weights: bytes) -> str:
+    """SHA-256 of everything that a score depends on: the weights, and the settings in one order."""
+    parts = json.dumps({name: described[name] for name in _PARTS}, sort_keys=True)
+    return sha256_bytes(sha256_bytes(weights).encode() + parts.encode())

@@ -20,6 +20,7 @@ from torch.nn import functional
 from rdd.collectives import gather_own_gradient, rank_sizes
 from rdd.config import Config, LossConfig, ModelConfig
 from rdd.features import Batch, FeatureTable, TextMode, hash_pair, rank_slice
+from rdd.finite import not_finite_on_device, require_finite
 from rdd.losses import CvarAucLoss
 from rdd.metrics import auroc, equal_error_rate, misranked_pairs
 from rdd.model import DetectorHead, Masks
@@ -133,7 +134,7 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
         ``grad_norm`` at the weights, and ``sharpness``, the loss at the worst point nearby minus the loss (absent without SAM).
 
     Raises:
-        NotFiniteError: the loss is not finite; no weight has moved.
+        NotFiniteError: the loss is not finite; no weight has moved (on a GPU it comes later, from :func:`train_epoch`).
     """
     sam, optimizer, model = learner.config.sam, learner.optimizer, learner.model
     model.train()
@@ -181,27 +182,11 @@ def _gradients(learner: Learner, batch: Batch, masks: Masks, *, step: int, sizes
     with torch.autocast(context.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
         logits = learner.forward(batch.features, masks)
     loss = learner.loss(logits, batch.labels, sizes=sizes)
-    _require_finite(loss, step)
+    require_finite(loss, step)
     loss.backward()
     if context.group is not None:
         _sum_gradients(learner.model, context.group, share=1.0 if config.loss.scope == "global" else 1 / context.world_size)
     return loss.detach()
-
-
-class NotFiniteError(RuntimeError):
-    """The loss is not finite; the same run, started again, would fail in the same way."""
-
-
-def _require_finite(loss: Tensor, step: int) -> None:
-    """Stop the run before the optimizer changes a weight.
-
-    On a GPU the check is queued on the stream ahead of the optimizer's kernels, and the host does not wait for it.
-    """
-    message = f"the loss is not finite at step {step}; lower optimizer.lr or sam.rho"
-    try:
-        torch._assert_async(torch.isfinite(loss), message)
-    except RuntimeError as error:
-        raise NotFiniteError(message) from error
 
 
 def _clip_gradients(learner: Learner) -> None:
@@ -371,7 +356,8 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
         logger.info("going on after epoch %d of %d", state.epoch, config.train.epochs)
     labels = table.labels[validation].numpy()
     for epoch in range(state.epoch, config.train.epochs):
-        metrics = train_epoch(learner, table, train, epoch=epoch)
+        with not_finite_on_device():
+            metrics = train_epoch(learner, table, train, epoch=epoch)
         logits = predict(learner.model, table, validation, text_mode, context).numpy()
         metrics["val/auroc"] = auroc(logits, labels)
         metrics["val/misranked_pairs"] = misranked_pairs(logits, labels)

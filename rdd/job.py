@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from rdd.config import Config
 from rdd.config.help import help_text
 from rdd.config.parse import parse_config, settings_of, to_yaml
+from rdd.config.secrets import without_password
 from rdd.config.stages import Stage, require
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def run_job(stage: Stage, work: Callable[[Config], Summary], *, description: str
         settings = [word for word in words if word.split("=")[0] != "--print_config"]
         config = parse_config(settings, sections=stage.reads)
         if len(settings) < len(words):
-            _print_and_exit(to_yaml(config))
+            _print_and_exit(without_password(to_yaml(config)))
         require(stage, config)
         summary = {"job": stage.name, **work(config)}
         if track:
@@ -86,7 +87,7 @@ def _track(config: Config, stage: Stage, summary: Summary) -> None:
 
     output = str(summary["output"] if "output" in summary else summary["run_dir"])
     with tracked(config.tracking, job=stage.name, output=output) as tracker:
-        tracker.params(settings_of(config, stage.reads))
+        tracker.params(settings_of(config, stage.sections))
         numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
         tracker.metrics(numbers, step=0)
 
@@ -101,7 +102,7 @@ def _log_to_stderr() -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = without_password(" ".join(str(error).split()))
     return text or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Paths and files on local disks and S3: listing, atomic writes, and the directory that a stage owns."""
+"""Paths and files on local disks, S3 and other object stores: listing, atomic writes, and the directory that a stage owns."""
 
 import contextlib
 import fcntl
@@ -20,22 +20,33 @@ def filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     """File system of a path and the path inside it.
 
     Args:
-        path: local, or ``s3://bucket/key`` (through s3fs, which honours ``AWS_ENDPOINT_URL`` and the usual credentials).
-    """
-    if path.startswith("s3://"):
-        import s3fs  # only where S3 is used: it takes half a second to import
+        path: local, or an address that fsspec knows: ``s3://bucket/key`` (through s3fs, which honours ``AWS_ENDPOINT_URL`` and
+            the usual credentials), ``gs://`` where gcsfs is installed, ``abfs://`` where adlfs is, and so on.
 
-        return pafs.PyFileSystem(pafs.FSSpecHandler(s3fs.S3FileSystem(use_listings_cache=False))), path.removeprefix(
-            "s3://"
-        ).rstrip("/")
-    if "://" in path:
-        raise ValueError(f"a path must be local or s3://, got {path!r}")
-    return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
+    Raises:
+        ValueError: fsspec knows no such address, or the package for it is not installed.
+    """
+    if not is_remote(path):
+        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
+    import fsspec  # only where it is used: with the package of an object store it takes half a second to import
+
+    try:
+        fs, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)
+    except ImportError as error:
+        raise ValueError(f"{path} can not be read on this machine: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"a path must be local or an address such as s3://bucket/key, got {path!r} ({error})") from error
+    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), inner.rstrip("/")
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an address of an object store, where there are no locks and no directories."""
+    return "://" in path and not path.startswith("file://")
 
 
 def absolute(path: str) -> str:
     """The path as every process of this machine understands it, wherever it runs."""
-    return path.rstrip("/") if path.startswith("s3://") else filesystem(path)[1]
+    return path.rstrip("/") if is_remote(path) else filesystem(path)[1]
 
 
 def join(path: str, *parts: str) -> str:
@@ -63,7 +74,7 @@ def list_files(path: str, *, suffix: str = "") -> list[File]:
         raise ValueError(f"{path} must be a directory and is a file")
     if kind != pafs.FileType.Directory:
         raise ValueError(f"no directory at {path}")
-    scheme = "s3://" if path.startswith("s3://") else ""
+    scheme = f"{path.split('://')[0]}://" if is_remote(path) else ""
     infos = fs.get_file_info(pafs.FileSelector(root, recursive=True))
     files = [
         File(scheme + info.path, info.size)
@@ -148,9 +159,20 @@ def write_json(path: str, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path: str) -> Any:
-    """Value of a JSON file."""
-    return json.loads(read_bytes(path))
+def read_json(path: str, *, way_out: str) -> Any:
+    """Value of a JSON file that a stage has written.
+
+    Args:
+        path: the file.
+        way_out: what a person can do where the file is damaged, for the message.
+
+    Raises:
+        RuntimeError: it is torn or no JSON; the file and the way out are named.
+    """
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise RuntimeError(f"{path} is torn or no JSON ({' '.join(str(error).split())}); {way_out}") from error
 
 
 def write_table(path: str, table: pa.Table, **options: Any) -> None:
@@ -228,7 +250,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 @contextlib.contextmanager
 def _lock(path: str) -> Iterator[None]:
     """Hold a local directory against a second process; the kernel lets go when this one dies, however it dies."""
-    if path.startswith("s3://"):  # S3 has no locks; two runs on one prefix are the user's to avoid
+    if is_remote(path):  # object stores have no locks; two runs on one prefix are the user's to avoid
         yield
         return
     with open(join(absolute(path), ".lock"), "w") as file:

@@ -28,7 +28,8 @@ class FeaturesConfig:
     fold: int = 0
     """Fold that is the test set, in [0, num_folds)."""
     held: Literal["auto", "device", "map", "stream"] = "auto"
-    """Where training holds them: GPU memory, one memory map a node, or nowhere (Ray Data); auto chooses by their size."""
+    """Where training holds them: GPU memory, one memory map a node, or nowhere (Ray Data, in another order);
+    auto: GPU memory where they fit, else the map, and never streamed."""
     shuffle_mib: int = 512
     """Features, in MiB and at least 1, that are shuffled together when they are streamed."""
 

@@ -70,7 +70,7 @@ def make_sample(config: SampleConfig) -> dict[str, object]:
     """
     if not config.output:
         raise ValueError("sample.output must name the directory to write, got nothing")
-    if config.output.startswith("s3://"):
+    if storage.is_remote(config.output):
         raise ValueError(f"sample.output must be a local directory, got {config.output}")
     output = storage.absolute(config.output)
     identity = {key: value for key, value in asdict(config).items() if key != "output"}

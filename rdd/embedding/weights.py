@@ -53,7 +53,7 @@ def fetch_weights(config: WeightsConfig, model: str) -> dict[str, str]:
     if not config.output:
         raise ValueError("weights.output must name the file to write, got nothing")
     output = storage.absolute(config.output)
-    if output.startswith("s3://"):
+    if storage.is_remote(output):
         raise ValueError(f"weights.output must be a local path, got {config.output}")
     if config.source == "hub":
         source = hub_file(model, config.tag)

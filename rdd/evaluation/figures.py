@@ -5,12 +5,17 @@ and white.
 """
 
 import io
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from rdd import storage
 from rdd.evaluation.scores import Scored
 from rdd.metrics import auroc
+
+logger = logging.getLogger(__name__)
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#000000",
@@ -116,6 +121,21 @@ def plain_text(name: str, *, longest: int = _LONGEST_NAME) -> str:
         half = (longest - 1) // 2
         text = f"{text[:half]}…{text[-half:]}"
     return ("\u200a" if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def save_figure(path: str, draw: Callable[[], bytes]) -> None:
+    """Write a picture that goes with a result; one that can not be drawn is a warning, since the numbers stand without it.
+
+    Args:
+        path: the file.
+        draw: makes its content.
+    """
+    try:
+        picture = draw()
+    except Exception as error:  # names and numbers from outside meet a library that may stumble over them
+        logger.warning("%s is not drawn (%s: %s)", path, type(error).__name__, " ".join(str(error).split()))
+        return
+    storage.write_bytes(path, picture)
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -4,12 +4,13 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from rdd import storage
-from rdd.evaluation.figures import BLUE, SKY, VERMILLION, new_figure, png
+from rdd.evaluation.figures import BLUE, SKY, VERMILLION, new_figure, png, save_figure
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,14 @@ def write_sweep_figures(folder: str, points: Sequence[Point]) -> None:
         points: trials that did not fail.
     """
     paths = sorted({path for point in points for path in point.values})
-    storage.write_bytes(storage.join(folder, "parameters.png"), parameters_figure(points, paths))
-    storage.write_bytes(storage.join(folder, "parallel.html"), parallel_page(points, paths).encode())
+    save_figure(storage.join(folder, "parameters.png"), lambda: parameters_figure(points, paths))
+    save_figure(storage.join(folder, "parallel.html"), lambda: parallel_page(points, paths).encode())
     for first, second in _PAIRS:
         if first in paths and second in paths and any(point.whole for point in points):
             name = f"{first.split('.')[1]}_{second.split('.')[1]}.png"
-            storage.write_bytes(storage.join(folder, name), heat_map(points, first, second))
-    shares = importance(points, paths)
-    if shares:
-        storage.write_bytes(storage.join(folder, "importance.png"), importance_figure(shares))
+            save_figure(storage.join(folder, name), partial(heat_map, points, first, second))
+    if shares := importance(points, paths):
+        save_figure(storage.join(folder, "importance.png"), lambda: importance_figure(shares))
 
 
 def parameters_figure(points: Sequence[Point], paths: Sequence[str]) -> bytes:

@@ -102,12 +102,20 @@ def read_columns(
     index, names = read_index(files), _names(manifest)[: None if text else 1]
     images, records = int(index.first_image[-1]), int(index.first_record[-1])
     rows = allocate((images + (len(names) - 1) * records, manifest["embed_dim"]))
+    first_image_of_record = np.cumsum(np.asarray(pc.list_value_length(index.generators)))  # the one after its last
     begins = {name: 0 if number == 0 else images + (number - 1) * records for number, name in enumerate(names)}
 
     def fill(number: int) -> None:
         for name, begin in begins.items():
-            firsts = index.first_image if name == "image_features" else index.first_record
-            _copy_column(files[number], name, rows[begin + firsts[number] : begin + firsts[number + 1]])
+            of_images = name == "image_features"
+            firsts = index.first_image if of_images else index.first_record
+            bad = _copy_column(files[number], name, rows[begin + firsts[number] : begin + firsts[number + 1]])
+            if bad is not None:
+                row = firsts[number] + bad
+                record = np.searchsorted(first_image_of_record, row, side="right") if of_images else row
+                raise RuntimeError(
+                    f"{files[number]} holds NaN or infinity in {name} of the record {index.record_ids[record]!r}; embed again"
+                )
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         for number, _ in enumerate(pool.map(fill, range(len(files)))):
@@ -130,17 +138,28 @@ def read_parquet(path: str, columns: list[str]) -> pa.Table:
         return pq.ParquetFile(file).read(columns=columns, use_threads=False)
 
 
-def _copy_column(path: str, name: str, target: np.ndarray) -> None:
-    """Lay the values of a binary column end to end, some rows at a time; a rejected row is null and takes no place."""
-    flat, start = target.reshape(-1), 0
+_EXPONENT = 0x7C00
+"""Bits of a float16 that are all set in infinity and NaN, and in no other value."""
+
+
+def _copy_column(path: str, name: str, target: np.ndarray) -> int | None:
+    """Lay the values of a binary column end to end, some rows at a time; a rejected row is null and takes no place.
+
+    Returns:
+        The first row of ``target`` with a value that is NaN or infinite; None where every value is finite.
+    """
+    flat, start, bad = target.reshape(-1), 0, None
     with storage.open_input(path) as file:
         for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME, columns=[name], use_threads=False):
             values = _values(batch.column(0))
             if start + len(values) <= len(flat):
                 flat[start : start + len(values)] = values
+            if bad is None and (wrong := (values.view("<u2") & _EXPONENT) == _EXPONENT).any():
+                bad = (start + int(wrong.argmax())) // target.shape[1]
             start += len(values)
     if start != len(flat):
         raise RuntimeError(f"{path} holds {start} feature values where {len(flat)} were expected; embed again")
+    return bad
 
 
 def _values(column: pa.BinaryArray) -> np.ndarray:
@@ -162,13 +181,38 @@ def read_manifest(path: str) -> tuple[dict[str, Any], str]:
 
     Raises:
         ValueError: there is no finished embedding at ``path``.
-        RuntimeError: the manifest is torn.
+        RuntimeError: the manifest is torn, or a field of it is wrong.
     """
     place = storage.join(path, "manifest.json")
     if not storage.exists(place):
         raise ValueError(f"{path} holds no manifest.json, so no finished embedding; run jobs/embed.py to its end")
     data = storage.read_bytes(place)
     try:
-        return json.loads(data), sha256_bytes(data)
-    except json.JSONDecodeError as error:
-        raise RuntimeError(f"{place} is not what jobs/embed.py wrote ({error}); embed again") from error
+        manifest = json.loads(data)
+    except ValueError as error:
+        raise RuntimeError(f"{place} is torn or no JSON ({' '.join(str(error).split())}); embed again") from error
+    _check_manifest(place, manifest)
+    return manifest, sha256_bytes(data)
+
+
+_KINDS: dict[str, type] = {"encoder": dict, "embed_dim": int, "dtype": str, "text": bool, "records_written": int, "images": int}
+
+
+def _check_manifest(place: str, manifest: Any) -> None:
+    """Refuse a manifest that lacks what readers use, or holds it in another form.
+
+    Raises:
+        RuntimeError: naming the file and the field.
+    """
+    if not isinstance(manifest, dict):
+        raise RuntimeError(f"{place} must hold a mapping, got {type(manifest).__name__}; embed again")
+    for name, kind in _KINDS.items():
+        if type(manifest.get(name)) is not kind:
+            raise RuntimeError(f"{place}: {name} must be of type {kind.__name__}, got {manifest.get(name)!r}; embed again")
+    for name in ("embed_dim", "records_written", "images"):
+        if manifest[name] < 1:
+            raise RuntimeError(f"{place}: {name} must be at least 1, got {manifest[name]}; embed again")
+    if manifest["dtype"] != "float16":
+        raise RuntimeError(f"{place}: dtype must be float16, got {manifest['dtype']!r}; embed again")
+    if (width := manifest["encoder"].get("embed_dim")) != manifest["embed_dim"]:
+        raise RuntimeError(f"{place}: encoder.embed_dim must be embed_dim, {manifest['embed_dim']}, got {width!r}; embed again")

@@ -2,9 +2,11 @@
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,35 +16,47 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rdd import storage
 from rdd.features.files import MAP_FILE, Columns, OnProgress, feature_files, identity_of, ignored, read_columns, read_parquet
+from rdd.hashing import sha256_file_in_parts
 from rdd.schema import FEATURE_DTYPE
 
 logger = logging.getLogger(__name__)
 
 _WAIT_S = 0.2
+_IDS_FILE, _CHECKSUMS_FILE = "ids.parquet", "checksums.json"
 
 
 def map_folder() -> str:
     """Where a node keeps its memory maps of features, for all processes of this user."""
-    return os.environ.get("RDD_MAP_DIR") or os.path.join(tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
+    return os.path.join(os.environ.get("RDD_MAP_DIR") or tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
 
 
 def read_shared_columns(path: str, manifest: dict[str, Any], shared: str, on_progress: OnProgress = ignored) -> Columns:
     """One memory map per node, below ``shared``: whoever comes first writes it, and the others wait for the lock.
+
+    A map whose bytes are not those that were written is written again. Its checksum is verified by the first process that opens
+    it after the machine has started or its file has changed, which the file's times tell.
 
     Args:
         path: directory of the features.
         manifest: of the features.
         shared: folder of the memory maps.
         on_progress: gets how far the writing of the map is, also while another process writes it.
+
+    Raises:
+        RuntimeError: ``shared`` is not this user's alone, or has no room.
     """
+    make_private(shared)
     folder = map_of(path, manifest, shared)
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
     with _exclusive(f"{folder}.lock", on_progress) as note:
+        if os.path.exists(folder) and not _is_whole(folder, note):
+            logger.warning("the memory map in %s is not what was written; writing it again", folder)
+            shutil.rmtree(folder)
         if not os.path.exists(folder):
             _write_map(path, manifest, folder, note)
-    ids = read_parquet(os.path.join(folder, "ids.parquet"), ["record_id", "generators"])
-    rows = np.load(os.path.join(folder, MAP_FILE), mmap_mode="r")
+        ids = read_parquet(os.path.join(folder, _IDS_FILE), ["record_id", "generators"])
+        rows = np.load(os.path.join(folder, MAP_FILE), mmap_mode="r")
     return Columns(rows, tuple(ids["record_id"].to_pylist()), pa.concat_arrays(ids["generators"].chunks))
 
 
@@ -51,21 +65,40 @@ def map_of(path: str, manifest: dict[str, Any], shared: str) -> str:
     return os.path.join(shared, identity_of(path, manifest))
 
 
+def make_private(folder: str) -> None:
+    """Make a folder that only this user may write to, or check that it is one.
+
+    Raises:
+        RuntimeError: it is a link or no folder, another user's, or others may write to it, so that its content may be theirs.
+    """
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, mode=0o700)
+    there = os.lstat(folder)
+    private = stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid() and not there.st_mode & 0o022
+    if not private:
+        raise RuntimeError(
+            f"{folder} must be a folder of yours that only you may write to, got mode {stat.filemode(there.st_mode)} of user "
+            f"{there.st_uid}: features in it may be another's; delete it, or set RDD_MAP_DIR to another disk"
+        )
+
+
 def _write_map(path: str, manifest: dict[str, Any], folder: str, on_progress: OnProgress) -> None:
-    """The columns as files of numpy, complete or not there."""
+    """The columns as files of numpy, complete and on the disk, or not there."""
     beside = f"{folder}.partial"
     shutil.rmtree(beside, ignore_errors=True)
-    os.makedirs(beside)
+    os.makedirs(beside, mode=0o700)
     logger.info("writing the memory map of %s to %s", path, folder)
+    place = os.path.join(beside, MAP_FILE)
 
     def allocate(shape: tuple[int, int]) -> np.ndarray:
-        place = os.path.join(beside, MAP_FILE)
         rows = np.lib.format.open_memmap(place, mode="w+", dtype=FEATURE_DTYPE, shape=shape)
         with open(place, "r+b") as file:  # reserve the space: writing to a sparse map on a full disk kills the process (SIGBUS)
             try:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(place))
             except OSError as error:
                 size = os.path.getsize(place) / 2**30
+                shutil.rmtree(beside, ignore_errors=True)
                 raise RuntimeError(
                     f"no room for a memory map of {size:.3g} GiB in {os.path.dirname(folder)} ({error.strerror}); "
                     "set RDD_MAP_DIR to a larger disk, or features.held to stream"
@@ -73,11 +106,59 @@ def _write_map(path: str, manifest: dict[str, Any], folder: str, on_progress: On
         return rows
 
     columns = read_columns(feature_files(path), manifest, allocate, on_progress=on_progress)
-    pq.write_table(
-        pa.table({"record_id": list(columns.record_ids), "generators": columns.generators}),
-        os.path.join(beside, "ids.parquet"),
-    )
+    assert isinstance(columns.rows, np.memmap)
+    columns.rows.flush()
+    ids = pa.table({"record_id": list(columns.record_ids), "generators": columns.generators})
+    pq.write_table(ids, os.path.join(beside, _IDS_FILE))
+    _note_checksums(beside, _checksums(beside, on_progress))
+    for name in (*os.listdir(beside), "."):
+        _to_disk(os.path.join(beside, name))
     os.replace(beside, folder)
+    _to_disk(os.path.dirname(folder))
+
+
+def _is_whole(folder: str, on_progress: OnProgress) -> bool:
+    """Whether the files of a map have the checksums that were noted when they were written."""
+    try:
+        with open(os.path.join(folder, _CHECKSUMS_FILE)) as file:
+            noted = json.load(file)
+        if noted["seen"] == _seen(folder):
+            return True
+        if noted["sha256"] != _checksums(folder, on_progress):
+            return False
+    except (OSError, ValueError, KeyError, TypeError):  # files are missing or torn
+        return False
+    _note_checksums(folder, noted["sha256"])
+    return True
+
+
+def _note_checksums(folder: str, sha256: dict[str, str]) -> None:
+    storage.write_json(os.path.join(folder, _CHECKSUMS_FILE), {"sha256": sha256, "seen": _seen(folder)})
+
+
+def _checksums(folder: str, on_progress: OnProgress) -> dict[str, str]:
+    """SHA-256 of each file of a map."""
+    on_progress("checking the memory map of features")
+    return {name: sha256_file_in_parts(os.path.join(folder, name)) for name in (MAP_FILE, _IDS_FILE)}
+
+
+def _seen(folder: str) -> list[Any]:
+    """Which start of the machine this is, and of each file what changes when it is written to."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        seen: list[Any] = [file.read().strip()]
+    for name in (MAP_FILE, _IDS_FILE):
+        now = os.stat(os.path.join(folder, name))
+        seen.append([now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns])
+    return seen
+
+
+def _to_disk(path: str) -> None:
+    """Wait until a file or a folder would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -86,7 +167,8 @@ def _exclusive(path: str, on_progress: OnProgress) -> Iterator[OnProgress]:
 
     Processes that wait for the lock read the file and report that progress as theirs, so that none of them seems stalled.
     """
-    with open(path, "a+") as file:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "a+") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,4 +184,5 @@ def _exclusive(path: str, on_progress: OnProgress) -> Iterator[OnProgress]:
             file.flush()
             on_progress(progress)
 
+        os.utime(path)  # when it was last used, for :mod:`rdd.features.old_maps`
         yield note

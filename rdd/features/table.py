@@ -212,6 +212,10 @@ def index_images(path: str, files: Columns | FileIndex, manifest: dict[str, Any]
     records, written = len(files.record_ids), manifest.get("records_written")
     if records != written:
         raise RuntimeError(f"{path} holds {records} records and its manifest says {written}; embed again")
+    images = int(pc.sum(pc.list_value_length(files.generators)).as_py() or 0)
+    if images != manifest["images"]:
+        raise RuntimeError(f"{path} holds {images} images and its manifest says {manifest['images']}; embed again")
+    _check_generators(path, files.generators)
     if len(set(files.record_ids)) != records:
         raise RuntimeError(f"{path} holds record ids more than once; embed again")
     counts = np.asarray(pc.list_value_length(files.generators))
@@ -237,6 +241,18 @@ def index_images(path: str, files: Columns | FileIndex, manifest: dict[str, Any]
         "manifest_sha256": digest,
         "identity": identity_of(path, manifest),
     }
+
+
+def _check_generators(path: str, generators: pa.ListArray) -> None:
+    """Refuse an image without a generator, since its label would be a guess.
+
+    Raises:
+        RuntimeError: a list or a name is null or empty.
+    """
+    names = pc.list_flatten(generators)
+    bad = generators.null_count + names.null_count + int(pc.sum(pc.equal(pc.utf8_length(names), 0)).as_py() or 0)
+    if bad:
+        raise RuntimeError(f"{path} holds {bad} images or records without a generator's name; embed again")
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -16,6 +16,7 @@ from rdd.config.stages import ABLATE, TRAIN, TRAINING_SECTIONS, require
 from rdd.engine import check_text_dropout
 from rdd.evaluation.ablation_figures import as_png, auc_bars
 from rdd.evaluation.ablation_table import Row, ablation_rows, as_csv, as_markdown, row_values, short_texts
+from rdd.evaluation.figures import save_figure
 from rdd.evaluation.scores import Scored, read_logits
 from rdd.features import FeatureTable
 from rdd.on_ray.background import POLL_S, root_cause
@@ -223,8 +224,8 @@ def _compare(config: Config, plan: _Plan) -> list[Row]:
     logger.info("compared %d rows in %.0f s", len(rows), time.monotonic() - started)
     storage.write_bytes(storage.join(plan.output, "ablation.md"), as_markdown(rows, BASELINE).encode())
     storage.write_bytes(storage.join(plan.output, "ablation.csv"), as_csv(rows).encode())
-    storage.write_bytes(storage.join(plan.output, "ablation.png"), as_png(rows, BASELINE))
-    storage.write_bytes(storage.join(plan.output, "figures", "auc_bars.png"), auc_bars(rows, BASELINE))
+    save_figure(storage.join(plan.output, "ablation.png"), lambda: as_png(rows, BASELINE))
+    save_figure(storage.join(plan.output, "figures", "auc_bars.png"), lambda: auc_bars(rows, BASELINE))
     return rows
 
 

@@ -5,8 +5,8 @@ import os
 import shutil
 from typing import Literal
 
+import ray
 import torch
-import torch.distributed as dist
 
 from rdd import storage
 from rdd.config import FeaturesConfig
@@ -30,7 +30,7 @@ def hold_features(
     config: FeaturesConfig,
     *,
     device: torch.device = CPU,
-    group: dist.ProcessGroup | None = None,
+    to_train: bool = False,
     on_loading: OnProgress = ignored,
 ) -> FeatureTable:
     """The table of a run, held as ``features.held`` says or where its size fits; the log says which.
@@ -38,17 +38,16 @@ def hold_features(
     Args:
         config: path of the features, and where to hold them.
         device: where the head is.
-        group: ranks of the run: if one has to stream, all do, since streamed features come in another order.
+        to_train: whether this process trains on them. One that only looks at them, as the driver does, may stream them where it
+            has no room for a map, since nothing that it computes depends on their order.
         on_loading: called at once when the process has started, and then every few seconds with the progress of loading.
 
     Raises:
-        ValueError: there is no finished embedding.
+        ValueError: there is no finished embedding, or no room to train on it in the order that the config asks for.
     """
     on_loading(f"process {os.getpid()} has started")
     on_progress = at_most_every(PROGRESS_S, on_loading)
-    place = place_of(config, device)
-    if group is not None and _any_rank(place == "stream", device, group):
-        place = "stream"
+    place = place_of(config, device, to_train=to_train)
     where = {"device": f"memory of {device}", "map": f"one memory map a node, in {map_folder()}", "stream": "Ray Data's stream"}
     logger.info("features: %.3g GiB, held in %s", feature_bytes(config.path) / 2**30, where[place])
     if place == "stream":
@@ -57,18 +56,39 @@ def hold_features(
     return table.to(device) if place == "device" else table
 
 
-def place_of(config: FeaturesConfig, device: torch.device = CPU) -> Place:
-    """Where a process holds the features; without a GPU, as on the driver, ``held: device`` means a memory map."""
+def place_of(config: FeaturesConfig, device: torch.device = CPU, *, to_train: bool) -> Place:
+    """Where a process holds the features; without a GPU, as on the driver, ``held: device`` means a memory map.
+
+    Streamed features come in another order, which changes what is trained, so training streams only where ``features.held``
+    says so, never because a disk happens to be full.
+
+    Raises:
+        ValueError: ``features.held`` is auto, this process trains, and the node has no room for a memory map.
+    """
     manifest, _ = read_manifest(config.path)
     size = feature_bytes(config.path)
     if config.held == "stream":
         return "stream"
-    if device.type == "cuda" and config.held != "map":
-        room = _GPU_SHARE * torch.cuda.mem_get_info(device)[0]
-        if config.held == "device" or size <= room:
-            return "device"
+    if device.type == "cuda" and config.held != "map" and (config.held == "device" or size <= _room_on_gpu(device)):
+        return "device"
     written = os.path.exists(map_of(config.path, manifest, map_folder()))
-    return "map" if config.held != "auto" or _map_fits(size, written) else "stream"
+    lacking = _lacking_for_map(size, written) if config.held == "auto" else None
+    if lacking is None:
+        return "map"
+    if not to_train:
+        return "stream"
+    raise ValueError(
+        f"features.held must be map or stream here, got auto: a memory map of {size / 2**30:.3g} GiB does not fit, {lacking}; "
+        "make room (RDD_MAP_DIR names another disk), set it to map to read from disk at every step, or to stream, "
+        "which trains in another order"
+    )
+
+
+def _room_on_gpu(device: torch.device) -> float:
+    """Bytes that this process may fill with features: half of what is free, and of the share of the GPU that Ray gave it."""
+    free, total = torch.cuda.mem_get_info(device)
+    given = ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0) if ray.is_initialized() else 1.0
+    return _GPU_SHARE * min(free, min(given, 1.0) * total)
 
 
 def feature_bytes(path: str) -> int:
@@ -76,13 +96,11 @@ def feature_bytes(path: str) -> int:
     return sum(file.size for file in storage.list_files(storage.join(path, "data"), suffix=".parquet"))
 
 
-def _map_fits(size: int, written: bool) -> bool:
+def _lacking_for_map(size: int, written: bool) -> str | None:
+    """What a node lacks for a memory map of so many bytes, in words; None where it fits."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > _MEMORY_SHARE * memory:
+        return f"the node has {memory / 2**30:.3g} GiB of memory, of which {_MEMORY_SHARE:.0%} may be used"
     os.makedirs(map_folder(), exist_ok=True)
-    return size <= _MEMORY_SHARE * memory and (written or size <= shutil.disk_usage(map_folder()).free)
-
-
-def _any_rank(value: bool, device: torch.device, group: dist.ProcessGroup) -> bool:
-    anywhere = torch.tensor(float(value), device=device)
-    dist.all_reduce(anywhere, op=dist.ReduceOp.MAX, group=group)
-    return bool(anywhere)
+    free = shutil.disk_usage(map_folder()).free
+    return None if written or size <= free else f"{map_folder()} has {free / 2**30:.3g} GiB free"

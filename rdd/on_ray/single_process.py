@@ -45,7 +45,7 @@ def held_features(config: Config, device: torch.device, on_loading: OnProgress =
     key = (FeaturesConfig(path=features.path, held=features.held, shuffle_mib=features.shuffle_mib), device)
     if _last_held is None or _last_held[0] != key:
         _last_held = None  # let go of the old ones before the new ones come
-        _last_held = (key, hold_features(key[0], device=device, on_loading=on_loading))
+        _last_held = (key, hold_features(key[0], device=device, to_train=True, on_loading=on_loading))
     return _last_held[1]
 
 

@@ -15,9 +15,10 @@ from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import settings_of
 from rdd.config.stages import TRAIN, require
-from rdd.engine import NotFiniteError, check_text_dropout, fit
+from rdd.engine import check_text_dropout, fit
 from rdd.features import FeatureTable
 from rdd.features.files import identity_of, read_manifest
+from rdd.finite import NotFiniteError
 from rdd.on_ray.background import Background
 from rdd.on_ray.feature_placement import hold_features, place_of
 from rdd.on_ray.session import ray_session, resources_held
@@ -52,7 +53,7 @@ def run_training(config: Config) -> dict[str, Any]:
         return summary
     read_manifest(config.features.path)  # refused before Ray is started or waited for
     scaling, workers = config.scaling, config.scaling.num_workers
-    if workers == 0 and place_of(config.features) != "stream":
+    if workers == 0 and place_of(config.features, to_train=True) != "stream":
         return _train(config)
     bundles = [{"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker}] * workers
     with ray_session(config.cluster, bundles, knobs="scaling.num_workers, cpus_per_worker or gpus_per_worker"):
@@ -82,7 +83,7 @@ def _train_run(config: Config, output: str) -> dict[str, Any]:
     if (summary := _finished(config, output)) is not None:
         return summary
     run = RunDirectory(output)
-    table = hold_features(config.features)
+    table = hold_features(config.features, to_train=config.scaling.num_workers == 0)
     check_features(config, table)
     with begun(TRAIN, config, output=output, tags=features_tags(config, table)) as stage:
         stage.tracker.params({"row": "train"} | settings_of(config, ["scaling"]))
@@ -138,7 +139,7 @@ def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracke
             metrics["time/samples_per_s"],
         )
 
-    run.claim_features(table.identity, streamed=table.streamed)
+    run.claim_features(table.identity, streamed=config.features.held == "stream")
     for metrics in run.history()[run.logged() :]:  # done just before a kill
         on_epoch(metrics)
     if config.scaling.num_workers == 0:
@@ -159,8 +160,12 @@ def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Watcher) -> None
         on_epoch: called with the metrics of each epoch.
 
     Raises:
+        ValueError: the run was begun on other features, or on features in another order.
         RuntimeError: the work failed or stalled.
     """
+    manifest, _ = read_manifest(config.features.path)
+    identity = identity_of(config.features.path, manifest)
+    run.claim_features(identity, streamed=config.features.held == "stream")  # what every rank will hold to
     run.forget_failure()
     # Ray wants a place that all workers share, if only to write that it was there; checkpoints are in the run directory
     ray_folder = storage.join(run.path, ".ray")
@@ -217,8 +222,9 @@ def _train_on_worker(arguments: dict[str, Any]) -> None:
         raise RuntimeError(reason)
     torch.set_num_threads(config.train.threads_per_worker)
     context = WorkerContext(run)
-    table = hold_features(config.features, device=context.device, group=context.group, on_loading=run.save_loading)
     try:
+        table = hold_features(config.features, device=context.device, to_train=True, on_loading=run.save_loading)
+        run.check_features(table.identity)
         fit(config, table, context)
     except (ValueError, NotFiniteError) as error:
         run.save_failure(str(error))

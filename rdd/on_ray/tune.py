@@ -12,7 +12,7 @@ from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override, settings_of
 from rdd.config.stages import TRAINING_SECTIONS, TUNE, require
-from rdd.engine import NotFiniteError
+from rdd.finite import NotFiniteError
 from rdd.metrics import selection_score
 from rdd.on_ray.background import Background, root_cause
 from rdd.on_ray.feature_placement import hold_features
@@ -146,8 +146,8 @@ def _has_trials(place: str) -> bool:
         return False
     states = [file for file in storage.list_files(place, suffix=".json") if "/experiment_state" in file.path]
     try:
-        return any(storage.read_json(file.path) for file in states)
-    except ValueError:  # torn
+        return any(storage.read_json(file.path, way_out="the sweep begins again") for file in states)
+    except RuntimeError:  # torn
         return False
 
 

@@ -141,7 +141,9 @@ class RunDirectory:
 
     def _read_note(self, name: str, default: Any) -> Any:
         place = self._note(name)
-        return storage.read_json(place) if storage.exists(place) else default
+        if not storage.exists(place):
+            return default
+        return storage.read_json(place, way_out=f"delete {self.path} to train this run again")
 
     def _write_note(self, name: str, value: Any) -> None:
         storage.write_json(self._note(name), value)

@@ -8,7 +8,7 @@ from rdd.calibration import calibrate
 from rdd.config import Config
 from rdd.detector import Detector
 from rdd.engine import TrainState, build_head
-from rdd.evaluation.figures import histogram_figure, history_figure, roc_figure
+from rdd.evaluation.figures import histogram_figure, history_figure, roc_figure, save_figure
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored, score_part, write_logits
 from rdd.features import FeatureTable
@@ -46,17 +46,17 @@ def make_detector(config: Config, table: FeatureTable, run: RunDirectory) -> dic
         without_text = evaluate(without_captions, threshold=threshold, resamples=options.resamples, seed=options.seed)
     detector.metrics = {"test": test, "validation_auroc": best.best_auroc, "best_epoch": best.best_epoch}
     detector.save(run.detector)
-    write_figures(run.figures, scored, threshold, "test set")
-    storage.write_bytes(storage.join(run.figures, "history.png"), history_figure(last.history, "training"))
     write_logits(run.test_logits, scored, table)
     write_trained_on(run.trained_on, table, config.features)
+    write_figures(run.figures, scored, threshold, "test set")
+    save_figure(storage.join(run.figures, "history.png"), lambda: history_figure(last.history, "training"))
     return {**detector.metrics, "test_without_text": without_text, "history": last.history}
 
 
 def write_figures(folder: str, scored: Scored, threshold: float, what: str) -> None:
     """ROC and histogram of a set."""
-    storage.write_bytes(storage.join(folder, "roc.png"), roc_figure(scored, f"ROC, {what}"))
-    storage.write_bytes(storage.join(folder, "logits.png"), histogram_figure(scored, threshold, f"Logits, {what}"))
+    save_figure(storage.join(folder, "roc.png"), lambda: roc_figure(scored, f"ROC, {what}"))
+    save_figure(storage.join(folder, "logits.png"), lambda: histogram_figure(scored, threshold, f"Logits, {what}"))
 
 
 def _detector(config: Config, table: FeatureTable, best: TrainState) -> Detector:

@@ -18,6 +18,7 @@ from typing import Any
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import leaf_of, section_dicts, settings_of
+from rdd.config.secrets import without_password
 from rdd.config.stages import Stage, require
 from rdd.tracking.pages import page_of, title_of
 from rdd.tracking.tracker import NullTracker, Tracker, tracked
@@ -61,7 +62,7 @@ def finished(stage: Stage, config: Config, *, output: str | None = None) -> Resu
         return None
     with storage.owned_directory(directory, section_dicts(config, stage.sections), neutral=stage.may_change):
         logger.info("%s is finished; delete it to begin again", directory)
-        return storage.read_json(place)
+        return storage.read_json(place, way_out=f"delete {place} to run the stage again")
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def _say_pages(stage: Stage, config: Config) -> None:
         for kind in stage.compared_as:
             logger.info("compare %s in MLflow: %s", title_of(kind), page_of(config.tracking, kind))
     except Exception as error:  # whatever the server's client raises; a run goes on without its page
-        logger.info("no page of MLflow: %s", " ".join(str(error).split())[:200])
+        logger.info("no page of MLflow: %s", without_password(" ".join(str(error).split()))[:200])
 
 
 def _directory(stage: Stage, config: Config, output: str | None) -> str:

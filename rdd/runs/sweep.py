@@ -12,6 +12,8 @@ from rdd.config.parse import leaf_of, override, to_yaml
 from rdd.evaluation.sweep_figures import Point, write_sweep_figures
 from rdd.runs.directory import RunDirectory
 
+_TRIAL_ANEW = "delete the trial's directory to begin it again"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -73,7 +75,7 @@ class SweepDirectory:
     def ended(self, name: str) -> dict[str, float] | None:
         """What a trial that has ended reported last; None for one that has not."""
         place = storage.join(self.trial(name).path, "ended.json")
-        return storage.read_json(place) if storage.exists(place) else None
+        return storage.read_json(place, way_out=_TRIAL_ANEW) if storage.exists(place) else None
 
     def started(self) -> list[tuple[str, dict[str, Any]]]:
         """Names of the trials so far, and what was drawn for them."""
@@ -81,7 +83,7 @@ class SweepDirectory:
         if not storage.exists(folder):
             return []
         files = [file.path for file in storage.list_files(folder, suffix="trial.json")]
-        return [(path.split("/")[-2], storage.read_json(path)) for path in files]
+        return [(path.split("/")[-2], storage.read_json(path, way_out=_TRIAL_ANEW)) for path in files]
 
     def rank(self, trial: tuple[str, dict[str, Any]]) -> tuple[float, float, str]:
         """Sorts trials from the best to the worst: by the validation AUC of their best epoch, then by its log loss.

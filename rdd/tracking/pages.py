@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from rdd.config import TrackingConfig
+from rdd.config.secrets import without_password
 from rdd.tracking.tracker import KIND_TAG, Kind, tracking_uri
 
 INTERVAL_TAG = "AUC 95 CI"
@@ -112,7 +113,7 @@ def pages(config: TrackingConfig, *, server: str | None = None) -> dict[str, str
 
 def _server(config: TrackingConfig) -> str:
     uri = tracking_uri(config)
-    return uri.rstrip("/") if uri.startswith(("http://", "https://")) else _LOCAL_SERVER
+    return without_password(uri).rstrip("/") if uri.startswith(("http://", "https://")) else _LOCAL_SERVER
 
 
 def _filter(kind: Kind) -> str:

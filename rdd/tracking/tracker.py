@@ -1,7 +1,8 @@
 """The MLflow tracker, and a tracker that logs nothing for runs without MLflow.
 
 A tracking server that does not answer does not end a run: what could not be logged is kept in a queue, retried before each
-later call, and if it is still not logged at the end, a warning gives the number of entries lost.
+later call, and if it is still not logged at the end, a warning gives the number of entries lost. What the server refuses (a
+name that it does not allow, say) would be refused again, so that entry is given up with a warning and the next one is sent.
 """
 
 import logging
@@ -15,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from rdd import storage
 from rdd.config import TrackingConfig
+from rdd.config.secrets import without_password
 from rdd.provenance import git_commit
 
 logger = logging.getLogger(__name__)
@@ -146,10 +148,13 @@ class MlflowTracker:
             self._client.log_batch(self.run_id(), params=params[start : start + 100])
 
     def _log_directory(self, path: str, name: str, only: Collection[str]) -> None:
-        if not path.startswith("s3://") and not only:
+        if not storage.exists(path):  # no figure could be drawn
+            return
+        if not storage.is_remote(path) and not only:
             self._client.log_artifacts(self.run_id(), path, name)
             return
-        files = [storage.join(path, file) for file in only] or [file.path for file in storage.list_files(path)]
+        there = [file.path for file in storage.list_files(path)]
+        files = [file for file in there if not only or file in {storage.join(path, name) for name in only}]
         with tempfile.TemporaryDirectory() as folder:
             for file in files:
                 target = Path(folder, file[len(path) + 1 :])
@@ -163,9 +168,29 @@ class MlflowTracker:
             try:
                 self._waiting[0]()
             except Exception as error:  # whatever its store raises: a database, a server, a bucket
-                logger.warning("MLflow does not answer, logging later: %s", " ".join(str(error).split())[:200])
-                return
+                if not _is_refusal(error):
+                    logger.warning("MLflow does not answer, logging later: %s", _in_words(error))
+                    return
+                logger.warning("MLflow refuses an entry, which is left out: %s", _in_words(error))
             self._waiting.pop(0)
+
+
+_TRY_AGAIN = (408, 425, 429)
+"""HTTP codes below 500 that mean: not now."""
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a server answered that it will never take this (HTTP 4xx), so that trying again is of no use."""
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(error, MlflowException):
+        return False
+    code = error.get_http_status_code()
+    return 400 <= code < 500 and code not in _TRY_AGAIN
+
+
+def _in_words(error: Exception) -> str:
+    return without_password(" ".join(str(error).split()))[:200]
 
 
 @contextmanager
@@ -183,7 +208,7 @@ def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str,
     if not config.enabled:
         yield NullTracker()
         return
-    logger.info("tracking in MLflow at %s", tracking_uri(config))
+    logger.info("tracking in MLflow at %s", without_password(tracking_uri(config)))
     kind = {KIND_TAG: "training"} if job == "train" else {}
     tracker = _start(config, job, output, kind | dict(tags or {}))
     if tracker is None:
@@ -218,7 +243,7 @@ def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str
         place = storage.absolute(output)
         run_id = _run_of(client, experiment, config.run_name or os.path.basename(place), job=job, place=place, tags=tags)
     except Exception as error:
-        logger.warning("MLflow at %s does not answer, so this run is not tracked: %s", uri, " ".join(str(error).split())[:200])
+        logger.warning("MLflow at %s does not answer, so this run is not tracked: %s", without_password(uri), _in_words(error))
         return None
     return MlflowTracker(client, run_id)
 

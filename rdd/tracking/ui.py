@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from rdd.config import TrackingConfig
+from rdd.config.secrets import without_password
 from rdd.tracking.pages import pages
 from rdd.tracking.tracker import tracking_uri
 
@@ -23,7 +24,7 @@ def main() -> int:
     config = TrackingConfig()
     uri = tracking_uri(config)
     if uri.startswith(("http://", "https://", "databricks")):
-        return _refuse(f"the runs are on the server {uri} (MLFLOW_TRACKING_URI); open it there")
+        return _refuse(f"the runs are on the server {without_password(uri)} (MLFLOW_TRACKING_URI); open it there")
     if not 0 < port < 65536:
         return _refuse(f"PORT must lie in [1, 65535], got {port}")
     with socket.socket() as probe:

@@ -40,6 +40,6 @@ def write_features(folder: Path, *, records: int, images: int, width: int = 768,
         }
         table = pa.table({n: pa.array(columns.get(n, [None] * count), FEATURES.field(n).type) for n in FEATURES.names})
         storage.write_table(str(folder / "data" / f"{start:08d}.parquet"), table.cast(FEATURES), **options)
-    manifest = {"embed_dim": width, "text": True, "records_written": records, "encoder": ENCODER | {"embed_dim": width}}
-    storage.write_json(str(folder / "manifest.json"), manifest)
+    manifest = {"embed_dim": width, "text": True, "records_written": records, "images": records * images, "dtype": "float16"}
+    storage.write_json(str(folder / "manifest.json"), manifest | {"encoder": ENCODER | {"embed_dim": width}})
     return str(folder)

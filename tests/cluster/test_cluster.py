@@ -80,8 +80,8 @@ def write_features(folder: Path) -> None:
         rows.append({"record_id": f"r{i}", "generators": ["real", "sd"], "image_features": vectors.half().numpy().tobytes()})
     full = [{name: row.get(name) for name in FEATURES.names} for row in rows]
     storage.write_table(str(folder / "data" / "a.parquet"), pa.Table.from_pylist(full, schema=FEATURES))
-    manifest = {"embed_dim": 8, "text": False, "records_written": 60, "encoder": {"model": "none"}}
-    storage.write_json(str(folder / "manifest.json"), manifest)
+    manifest = {"embed_dim": 8, "text": False, "records_written": 60, "images": 120, "dtype": "float16"}
+    storage.write_json(str(folder / "manifest.json"), manifest | {"encoder": {"model": "none", "embed_dim": 8}})
 
 
 def submit(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess:

@@ -37,8 +37,8 @@ def write_small_features(folder: Path) -> Path:
         }
         rows.append({name: values.get(name) for name in FEATURES.names})
     storage.write_table(str(folder / "data" / "a.parquet"), pa.Table.from_pylist(rows, schema=FEATURES))
-    manifest = {"embed_dim": 8, "text": False, "records_written": 100, "encoder": ENCODER}
-    storage.write_json(str(folder / "manifest.json"), manifest)
+    manifest = {"embed_dim": 8, "text": False, "records_written": 100, "images": 300, "dtype": "float16"}
+    storage.write_json(str(folder / "manifest.json"), manifest | {"encoder": ENCODER})
     return folder
 
 

@@ -11,8 +11,9 @@ from _runs import EPOCHS, FEATURES, fit_on, make_config, make_table
 from sklearn.metrics import log_loss
 
 from rdd.config import Config, LossConfig, OptimizerConfig
-from rdd.engine import Learner, NotFiniteError, TrainState, fit, predict, train_epoch, train_step, validation_losses
+from rdd.engine import Learner, TrainState, fit, predict, train_epoch, train_step, validation_losses
 from rdd.features import Batch, rank_slice
+from rdd.finite import NotFiniteError, not_finite_on_device, require_finite
 from rdd.losses import CvarAucLoss
 from rdd.metrics import selection_score
 from rdd.runs.checkpoint import load_state, save_state
@@ -255,3 +256,16 @@ def test_a_power_that_is_no_whole_number_takes_its_validation_loss_of_some_image
     some = validation_losses(LossConfig(p=2.5), logits, labels)
     whole = validation_losses(LossConfig(p=2.0), logits, labels)
     assert 0.5 < some["val/loss"] / whole["val/loss"] < 2
+
+
+def test_a_failed_assertion_on_a_gpu_is_a_loss_that_is_not_finite() -> None:
+    with (
+        pytest.raises(NotFiniteError, match=r"the loss is not finite .*lower optimizer\.lr or sam\.rho"),
+        not_finite_on_device(),
+    ):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+    with pytest.raises(torch.AcceleratorError, match="out of memory"), not_finite_on_device():
+        raise torch.AcceleratorError("CUDA error: out of memory")
+    with pytest.raises(RuntimeError, match="step 7") as raised, not_finite_on_device():
+        require_finite(torch.tensor(float("nan")), 7)
+    assert type(raised.value) is NotFiniteError

@@ -117,9 +117,50 @@ def test_torn_or_absent_files_are_said(tiny_model: str, tmp_path: Path) -> None:
         Detector.load(str(tmp_path))
     detector_of(ClipEncoder(tiny_model, "random")).save(str(tmp_path))
     weights = tmp_path / "detector.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(RuntimeError, match="not a whole detector"):
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    with pytest.raises(RuntimeError, match=r"detector\.json is not a whole detector: parts_sha256 must be"):
         Detector.load(str(tmp_path))
     save_file({"other": torch.zeros(1)}, weights)
-    with pytest.raises(RuntimeError, match="not a whole detector"):
+    with pytest.raises(RuntimeError, match="parts_sha256 must be that of the weights and settings"):
+        Detector.load(str(tmp_path))
+    weights.unlink()
+    with pytest.raises(RuntimeError, match=r"detector\.safetensors is missing; delete metrics\.json of the run"):
+        Detector.load(str(tmp_path))
+    (tmp_path / "detector.json").write_text('{"format": 2,')
+    with pytest.raises(RuntimeError, match=r"detector\.json is torn or no JSON .*; delete metrics\.json of the run"):
+        Detector.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("threshold", float("nan"), "threshold must be a finite number, got nan"),
+        ("threshold", "0.5", "threshold must be a finite number, got '0.5'"),
+        ("threshold", 0.75, "parts_sha256 must be that of the weights and settings"),
+        ("false_positive_rate", 2, r"false_positive_rate must lie in \(0, 1\), got 2"),
+        ("calibration", "x", "calibration must be a mapping, got 'x'"),
+        ("calibration.slope", None, "slope must be a finite number, got None"),
+        ("head_config.dropout", 7, r"model.dropout must lie in \[0, 1\), got 7"),
+        ("head_config.in_features", "32", "head_config.in_features must be at least 1, got '32'"),
+        ("head_config.rounds", 3, "unknown key 'model.rounds'"),
+        ("text_mode", "captions", "text_mode must be one of shared, official, none, got 'captions'"),
+        ("encoder_identity", [], r"encoder_identity must be a mapping, got \[\]"),
+        ("encoder_identity.weights_sha256", "0" * 64, "parts_sha256 must be that of the weights and settings"),
+        ("format", 1, "format must be 2, got 1"),
+    ],
+)
+def test_a_field_that_is_not_as_it_was_written_is_named(
+    tiny_model: str, tmp_path: Path, path: str, value: object, said: str
+) -> None:
+    detector_of(ClipEncoder(tiny_model, "random")).save(str(tmp_path))
+    place = tmp_path / "detector.json"
+    described = json.loads(place.read_text())
+    *sections, name = path.split(".")
+    target = described[sections[0]] if sections else described
+    target[name] = value
+    place.write_text(json.dumps(described))
+    with pytest.raises(
+        RuntimeError, match=rf"detector\.json is not a whole detector: .*{said}.*; delete metrics\.json of the run"
+    ):
         Detector.load(str(tmp_path))

@@ -17,7 +17,9 @@ MIB = 2**20
 @pytest.fixture
 def features(tmp_path: Path, monkeypatch) -> str:
     """A directory of a hundred MiB, on a machine whose sizes the test sets."""
-    storage.write_json(str(tmp_path / "manifest.json"), {})
+    encoder, kinds = {"embed_dim": 8}, {"embed_dim": 8, "dtype": "float16", "text": False}
+    counts = {"records_written": 1, "images": 1}
+    storage.write_json(str(tmp_path / "manifest.json"), {"encoder": encoder} | kinds | counts)
     (tmp_path / "data").mkdir()
     with open(tmp_path / "data" / "a.parquet", "wb") as file:
         file.truncate(100 * MIB)
@@ -48,9 +50,34 @@ def test_the_place_is_the_nearest_that_has_room(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_mib * MIB, 2 * gpu_mib * MIB))
     monkeypatch.setattr(feature_placement.os, "sysconf", lambda name: MIB if name == "SC_PAGE_SIZE" else memory_mib)
     monkeypatch.setattr(feature_placement.shutil, "disk_usage", lambda path: usage(0, 0, disk_mib * MIB))
-    assert feature_placement.place_of(FeaturesConfig(path=features, held=held), device) == expected
+    assert feature_placement.place_of(FeaturesConfig(path=features, held=held), device, to_train=False) == expected
 
 
 def test_what_is_no_embedding_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no finished embedding"):
-        feature_placement.place_of(FeaturesConfig(path=str(tmp_path)))
+        feature_placement.place_of(FeaturesConfig(path=str(tmp_path)), to_train=True)
+
+
+@pytest.mark.parametrize(("memory_mib", "disk_mib", "lacking"), [(124, 1000, "GiB of memory"), (1000, 99, "GiB free")])
+def test_training_never_streams_unless_told_to(
+    features: str, monkeypatch, memory_mib: int, disk_mib: int, lacking: str
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(feature_placement.os, "sysconf", lambda name: MIB if name == "SC_PAGE_SIZE" else memory_mib)
+    monkeypatch.setattr(feature_placement.shutil, "disk_usage", lambda path: usage(0, 0, disk_mib * MIB))
+    with pytest.raises(ValueError, match=rf"features.held must be map or stream here, got auto: .*{lacking}.*another order"):
+        feature_placement.place_of(FeaturesConfig(path=features), to_train=True)
+    assert feature_placement.place_of(FeaturesConfig(path=features, held="stream"), to_train=True) == "stream"
+    assert feature_placement.place_of(FeaturesConfig(path=features, held="map"), to_train=True) == "map"
+
+
+def test_a_quarter_of_a_gpu_is_filled_by_a_quarter(features: str, monkeypatch) -> None:
+    class Context:
+        def get_assigned_resources(self) -> dict[str, float]:
+            return {"CPU": 1.0, "GPU": 0.25}
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (700 * MIB, 799 * MIB))
+    assert feature_placement.place_of(FeaturesConfig(path=features), GPU, to_train=True) == "device"
+    monkeypatch.setattr(feature_placement.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(feature_placement.ray, "get_runtime_context", Context)
+    assert feature_placement.place_of(FeaturesConfig(path=features), GPU, to_train=True) == "map"

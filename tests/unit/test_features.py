@@ -1,4 +1,7 @@
+import fcntl
+import json
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -12,8 +15,9 @@ import torch
 
 from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.features import FeatureTable, global_batches, rank_slice, split_records
+from rdd.features import FeatureTable, global_batches, node_map, rank_slice, split_records
 from rdd.features.node_map import _exclusive
+from rdd.features.old_maps import delete_old_maps
 from rdd.features.splits import split_with_both_classes
 from rdd.schema import FEATURES, label_of
 
@@ -26,7 +30,9 @@ def write_features(folder: Path, rows: list[dict], *, text: bool = True, per_fil
         full = [{name: row.get(name) for name in FEATURES.names} for row in rows[start : start + per_file]]
         storage.write_table(str(folder / "data" / f"{start:05d}.parquet"), pa.Table.from_pylist(full, schema=FEATURES))
     written = sum(row.get("reason") is None for row in rows)
-    storage.write_json(str(folder / "manifest.json"), {"embed_dim": D, "text": text, "records_written": written})
+    images = sum(len(row["generators"]) for row in rows if row.get("reason") is None)
+    manifest = {"embed_dim": D, "dtype": "float16", "text": text, "records_written": written, "images": images}
+    storage.write_json(str(folder / "manifest.json"), manifest | {"encoder": {"embed_dim": D}})
     return str(folder)
 
 
@@ -106,6 +112,52 @@ def test_an_unfinished_or_torn_embedding_is_refused(tmp_path: Path) -> None:
         FeatureTable.load(write_features(tmp_path / "g", rows))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("encoder", "ViT-B-16", "encoder must be of type dict, got 'ViT-B-16'"),
+        ("encoder", {"embed_dim": D + 1}, f"encoder.embed_dim must be embed_dim, {D}, got {D + 1}"),
+        ("embed_dim", 0, "embed_dim must be at least 1, got 0"),
+        ("embed_dim", "8", "embed_dim must be of type int, got '8'"),
+        ("dtype", "float32", "dtype must be float16, got 'float32'"),
+        ("text", None, "text must be of type bool, got None"),
+        ("records_written", True, "records_written must be of type int, got True"),
+        ("images", 1, "images and its manifest says 1"),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_refused(tmp_path: Path, name: str, value: object, said: str) -> None:
+    path = write_features(tmp_path / "f", feature_rows(20))
+    manifest = json.loads((tmp_path / "f" / "manifest.json").read_text())
+    (tmp_path / "f" / "manifest.json").write_text(json.dumps(manifest | {name: value}))
+    with pytest.raises(RuntimeError, match=rf"{said}; embed again"):
+        FeatureTable.load(path)
+
+
+@pytest.mark.parametrize("generator", [None, ""])
+def test_an_image_without_a_generator_is_refused(tmp_path: Path, generator: str | None) -> None:
+    rows = feature_rows(20)
+    next(row for row in rows if row.get("reason") is None)["generators"][0] = generator
+    with pytest.raises(RuntimeError, match="holds 1 images or records without a generator's name; embed again"):
+        FeatureTable.load(write_features(tmp_path / "f", rows))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("column", ["image_features", "text_original", "text_positive"])
+def test_one_value_that_is_not_finite_names_its_record(tmp_path: Path, value: float, column: str) -> None:
+    rows = feature_rows(20)
+    whole = [row for row in rows if row.get("reason") is None]
+    for record in (whole[0], whole[-1]):
+        good = record[column]
+        vectors = np.frombuffer(good, "<f2").copy()
+        vectors[-1] = value
+        record[column] = vectors.tobytes()
+        with pytest.raises(
+            RuntimeError, match=f"NaN or infinity in {column} of the record '{record['record_id']}'; embed again"
+        ):
+            FeatureTable.load(write_features(tmp_path / record["record_id"], rows))
+        record[column] = good
+
+
 def load_shared(path: str, maps: str, queue: "multiprocessing.Queue") -> None:
     table = FeatureTable.load(path, shared=maps)
     queue.put((len(table), float(table.rows.float().sum())))
@@ -145,6 +197,104 @@ def test_a_map_half_written_is_written_again(tmp_path: Path) -> None:
     (partial / "rows.npy").write_bytes(b"torn")
     again = FeatureTable.load(path, shared=str(maps))
     assert torch.equal(expected, again.gather(torch.arange(9), "shared").features)
+
+
+def map_in(maps: Path) -> Path:
+    return next(entry for entry in maps.iterdir() if entry.is_dir())
+
+
+def test_bytes_of_a_map_that_changed_under_one_size_are_seen(tmp_path: Path, caplog) -> None:
+    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
+    expected = FeatureTable.load(path, shared=str(maps)).rows.clone()
+    place = map_in(maps) / "rows.npy"
+    before = place.stat()
+    with open(place, "r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\0\0\0\0")
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert torch.equal(FeatureTable.load(path, shared=str(maps)).rows, expected)
+    assert "is not what was written; writing it again" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["rows.npy", "ids.parquet", "checksums.json"])
+@pytest.mark.parametrize("damage", ["gone", "empty"])
+def test_a_damaged_map_is_written_again(tmp_path: Path, name: str, damage: str) -> None:
+    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
+    expected = FeatureTable.load(path, shared=str(maps)).rows.clone()
+    place = map_in(maps) / name
+    place.unlink()
+    if damage == "empty":
+        place.touch()
+    assert torch.equal(FeatureTable.load(path, shared=str(maps)).rows, expected)
+
+
+def test_a_map_is_verified_once_after_the_machine_has_started(tmp_path: Path, monkeypatch) -> None:
+    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
+    FeatureTable.load(path, shared=str(maps))
+    checked: list[str] = []
+    real = node_map.sha256_file_in_parts
+    monkeypatch.setattr(node_map, "sha256_file_in_parts", lambda place: checked.append(place) or real(place))
+    FeatureTable.load(path, shared=str(maps))
+    assert not checked
+    noted = json.loads((map_in(maps) / "checksums.json").read_text())
+    noted["seen"][0] = "an earlier start"
+    (map_in(maps) / "checksums.json").write_text(json.dumps(noted))
+    for _ in range(2):
+        FeatureTable.load(path, shared=str(maps))
+    assert len(checked) == 2  # each of the two files, once
+
+
+def test_a_folder_of_maps_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
+    maps.mkdir()
+    maps.chmod(0o777)
+    with pytest.raises(RuntimeError, match=r"maps must be a folder of yours that only you may write to, got mode drwxrwxrwx"):
+        FeatureTable.load(path, shared=str(maps))
+    maps.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    maps.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RuntimeError, match="must be a folder of yours"):
+        FeatureTable.load(path, shared=str(maps))
+
+
+def test_a_map_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch) -> None:
+    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
+    FeatureTable.load(path, shared=str(maps))
+    monkeypatch.setattr(node_map.os, "getuid", lambda: 12345)
+    with pytest.raises(RuntimeError, match=f"of user {maps.stat().st_uid}: features in it may be another's"):
+        FeatureTable.load(path, shared=str(maps))
+
+
+def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
+    FeatureTable.load(path, shared=str(maps))
+    (lock,) = maps.glob("*.lock")
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    lock.unlink()
+    lock.symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic link"):
+        FeatureTable.load(path, shared=str(maps))
+    assert precious.read_text() == "precious"
+
+
+def test_maps_that_were_not_used_for_days_are_deleted_and_others_stay(tmp_path: Path) -> None:
+    paths = [write_features(tmp_path / name, feature_rows(number)) for name, number in (("old", 10), ("new", 20))]
+    maps = tmp_path / "maps"
+    assert delete_old_maps(str(maps), days=1) == []
+    FeatureTable.load(paths[0], shared=str(maps))
+    (lock,) = maps.glob("*.lock")
+    old = map_in(maps)
+    FeatureTable.load(paths[1], shared=str(maps))
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(lock, (two_days_ago, two_days_ago))
+    with open(lock) as held:  # a process is opening it just now
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert delete_old_maps(str(maps), days=1) == []
+    assert delete_old_maps(str(maps), days=1) == [str(old)]
+    assert [entry for entry in maps.iterdir() if entry.is_dir()] != []
+    assert not old.exists()
+    assert len(FeatureTable.load(paths[0], shared=str(maps))) > 0
 
 
 def test_shares_split_records_and_keep_their_images_together(table: FeatureTable) -> None:

@@ -135,3 +135,19 @@ assert not heavy, heavy
 def test_importing_the_package_imports_neither_torch_nor_ray() -> None:
     code = "import rdd, rdd.config, rdd.schema, sys; print({'torch', 'ray'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_password_in_an_address_is_written_nowhere(monkeypatch, capsys, tmp_path) -> None:
+    secret = "planted-secret"
+    uri = f"https://ann:{secret}@mlflow.example/base"
+    assert run(monkeypatch, lambda config: {}, "--tracking.uri", uri, "--print_config") == 0
+    shown = capsys.readouterr()
+    assert "uri: https://ann:***@mlflow.example/base" in shown.out
+
+    def fail(config: Config) -> dict:
+        raise RuntimeError(f"no answer from {config.tracking.uri}")
+
+    assert run(monkeypatch, fail, "--tracking.uri", uri, "--sample.output", str(tmp_path)) == 1
+    failed = capsys.readouterr()
+    assert "error: no answer from https://ann:***@mlflow.example/base" in failed.err
+    assert secret not in shown.out + shown.err + failed.out + failed.err

@@ -25,8 +25,36 @@ def test_listing_what_is_no_directory_is_refused() -> None:
 
 
 def test_unknown_schemes_are_refused() -> None:
-    with pytest.raises(ValueError, match="local or s3://"):
+    with pytest.raises(ValueError, match=r"a path must be local or an address such as s3://.* got 'nowhere://bucket/x'"):
+        storage.filesystem("nowhere://bucket/x")
+
+
+def test_a_missing_package_of_an_object_store_is_named() -> None:
+    with pytest.raises(ValueError, match=r"gs://bucket/x can not be read on this machine: .*gcsfs"):
         storage.filesystem("gs://bucket/x")
+
+
+def test_any_address_that_fsspec_knows_is_a_place_to_work_in() -> None:
+    storage.write_json("memory://work/a/b.json", [1])
+    assert storage.read_json("memory://work/a/b.json", way_out="") == [1]
+    (file,) = storage.list_files("memory://work", suffix=".json")
+    assert file.path.startswith("memory://")
+    assert storage.read_bytes(file.path) == storage.read_bytes("memory://work/a/b.json")
+    storage.delete_directory("memory://work")
+    assert not storage.exists("memory://work/a/b.json")
+
+
+def test_a_file_address_is_a_local_path(tmp_path) -> None:
+    storage.write_bytes(f"file://{tmp_path}/x", b"1")
+    assert storage.read_bytes(str(tmp_path / "x")) == b"1"
+    assert storage.absolute(f"file://{tmp_path}/x") == str(tmp_path / "x")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe", b"NaN,"])
+def test_torn_json_names_the_file_and_the_way_out(tmp_path, content: bytes) -> None:
+    (tmp_path / "metrics.json").write_bytes(content)
+    with pytest.raises(RuntimeError, match=r"metrics\.json is torn or no JSON \(.*\); delete it"):
+        storage.read_json(str(tmp_path / "metrics.json"), way_out="delete it")
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path) -> None:

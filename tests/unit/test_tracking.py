@@ -45,6 +45,63 @@ def test_what_could_not_be_logged_is_logged_later_in_order(caplog) -> None:
     assert client.arrived == [("a", 1.0, 1), ("a", 2.0, 2), ("a", 3.0, 3), ("a", 4.0, 4), ("FINISHED",)]
 
 
+def test_what_the_server_refuses_does_not_hold_up_what_follows(caplog) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+    class Strict(Client):
+        def log_batch(self, run_id: str, metrics=(), params=()) -> None:
+            if any(metric.key == "bad" for metric in metrics):
+                raise MlflowException("the name bad is not allowed", error_code=INVALID_PARAMETER_VALUE)
+            super().log_batch(run_id, metrics, params)
+
+    caplog.set_level("WARNING", logger="rdd")
+    client = Strict()
+    tracker = MlflowTracker(client, "run")
+    tracker.metrics({"bad": 1.0}, step=1)
+    tracker.metrics({"a": 2.0}, step=2)
+    tracker.close("FINISHED")
+    assert client.arrived == [("a", 2.0, 2), ("FINISHED",)]
+    assert "MLflow refuses an entry, which is left out: " in caplog.text
+    assert "did not take" not in caplog.text
+
+
+def test_a_server_that_is_too_busy_is_asked_again(caplog) -> None:
+    from mlflow.exceptions import RestException
+
+    class Busy(Client):
+        def log_batch(self, run_id: str, metrics=(), params=()) -> None:
+            if self.away:
+                raise RestException({"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "slow down"})
+            super().log_batch(run_id, metrics, params)
+
+    client = Busy()
+    tracker = MlflowTracker(client, "run")
+    client.away = True
+    tracker.metrics({"a": 1.0}, step=1)
+    client.away = False
+    tracker.close("FINISHED")
+    assert client.arrived == [("a", 1.0, 1), ("FINISHED",)]
+
+
+def test_figures_that_could_not_be_drawn_hold_nothing_up(tmp_path: Path) -> None:
+    client = Client()
+    tracker = MlflowTracker(client, "run")
+    tracker.artefacts(str(tmp_path / "figures"), "figures")
+    tracker.close("FINISHED")
+    assert client.arrived == [("FINISHED",)]
+
+
+def test_a_password_in_the_address_of_the_server_is_not_written(tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO", logger="rdd")
+    config = TrackingConfig(uri="http://ann:planted-secret@127.0.0.1:9/mlflow")
+    with tracked(config, job="train", output=str(tmp_path / "run")):
+        pass
+    assert "tracking in MLflow at http://ann:***@127.0.0.1:9/mlflow" in caplog.text
+    assert "not tracked" in caplog.text
+    assert "planted-secret" not in caplog.text
+
+
 def test_what_never_arrived_is_said(caplog) -> None:
     caplog.set_level("WARNING", logger="rdd")
     client = Client()
