@@ -25,6 +25,11 @@ def hash_strings(strings: Iterable[str], *, seed: int = 0) -> np.ndarray:
     return np.frombuffer(digests, dtype="<u8")
 
 
+def hash_bytes(data: bytes) -> int:
+    """Stable 64-bit hash of bytes, in [0, 2^64)."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
 def sha256_file(path: str) -> str:
     """SHA-256 of a local file, in hexadecimal."""
     with open(path, "rb") as file:

@@ -87,7 +87,7 @@ def _track(config: Config, stage: Stage, summary: Summary) -> None:
 
     output = str(summary["output"] if "output" in summary else summary["run_dir"])
     with tracked(config.tracking, job=stage.name, output=output) as tracker:
-        tracker.params(settings_of(config, stage.sections))
+        tracker.params(settings_of(config, stage.reads))
         numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
         tracker.metrics(numbers, step=0)
 

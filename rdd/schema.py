@@ -80,6 +80,7 @@ _FORMAT = [
     ("widths", pa.list_(pa.int32())),
     ("heights", pa.list_(pa.int32())),
     ("num_bytes", pa.list_(pa.int64())),
+    ("content_hashes", pa.list_(pa.uint64())),
 ]
 
 DECODED = pa.schema(

@@ -47,6 +47,9 @@ class RecordsConfig:
     """d3: ELSA_D3's Parquet; folder: real/ and fake/<generator>/; manifest: a table of path or bytes, label, generator."""
     path: str = ""
     """Directory of Parquet files, image folder or manifest file; local or s3://."""
+    root: str = ""
+    """Folder below which every image file must lie, where links lead to as well; by default the image folder, or that of the
+    manifest. 'any' reads files wherever a manifest or a link names them."""
     real_images: str = ""
     """Directory of Parquet with the real image of each D3 record; kind d3 only."""
     max_pixels: int = 64_000_000

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -41,7 +42,7 @@ class D3Source:
         if not self._files:
             raise ValueError(f"no Parquet file below {path}")
         self._root = path.rstrip("/")
-        self._real_images = RealImages(real_images)
+        self.reader = D3Reader(RealImages(real_images))
 
     def index(self) -> pa.Table:
         """One row a row of D3, from a pass over the id column alone."""
@@ -64,7 +65,14 @@ class D3Source:
             }
         )
 
-    def read(self, index: pa.Table) -> Iterator[pa.Table]:
+
+@dataclass(frozen=True)
+class D3Reader:
+    """Reads prompts and images of D3's rows, and the real image of each."""
+
+    real_images: RealImages
+
+    def __call__(self, index: pa.Table) -> Iterator[pa.Table]:
         """Prompts and images of some rows of one file; rows already rejected pass through unread."""
         rejected, wanted = split_rejected(from_table(index, IndexedRecord))
         if rejected:
@@ -72,7 +80,7 @@ class D3Source:
         if not wanted:
             return
         places = {record.place.row: record.place for record in wanted}
-        real = self._real_images.lookup([place.record_id or "" for place in places.values()])
+        real = self.real_images.lookup([place.record_id or "" for place in places.values()])
         for rows, table in read_rows(wanted[0].place.source, sorted(places), _COLUMNS):
             yield to_table(
                 [

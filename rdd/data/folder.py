@@ -1,13 +1,13 @@
 """A folder ``real/`` + ``fake/<generator>/``: each image is a record of its own."""
 
 import logging
+import os
 import posixpath
-from collections.abc import Iterator
 
 import pyarrow as pa
 
 from rdd import storage
-from rdd.data.image_files import read_files
+from rdd.data.image_files import FileReader, lies_below
 from rdd.data.index import make_index
 from rdd.schema import REAL
 
@@ -19,16 +19,26 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".ti
 class FolderSource:
     """Images below ``real/`` and ``fake/<generator>/``; each image is a record of its own, named by its path.
 
+    A link to a folder is followed only to where records may lie, and not where it leads back into the set: its images would
+    come in twice, under another generator.
+
     Args:
         path: the folder, local or on S3.
+        root: folder that every file must lie in, where links lead to as well; ``any`` for everywhere, by default ``path``.
 
     Raises:
-        ValueError: there is no such folder, no image in it, or an image directly below ``fake/``.
+        ValueError: there is no such folder, no image in it, an image directly below ``fake/``, or a link to a folder elsewhere.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, root: str = "") -> None:
         self._root = storage.absolute(path)
-        files = [file.path for file in storage.list_files(path)]
+        self.reader = FileReader(root or self._root)
+        if storage.is_remote(path):
+            files = [file.path for file in storage.list_files(path)]
+        elif os.path.isdir(self._root):
+            files = _local_files(self._root, self.reader.root)
+        else:
+            raise ValueError(f"no directory at {path}")
         names = [file[len(self._root) + 1 :] for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
         self._names = [name for name in names if name.split("/")[0] in ("real", "fake")]
         if not self._names:
@@ -58,6 +68,33 @@ class FolderSource:
             }
         )
 
-    def read(self, index: pa.Table) -> Iterator[pa.Table]:
-        """Bytes of the images of some records."""
-        return read_files(index)
+
+def _local_files(folder: str, root: str) -> list[str]:
+    """Files below a folder, sorted, but for hidden ones; each folder is gone through once, however many links lead to it.
+
+    Raises:
+        ValueError: a link leads to a folder that does not lie in ``root``.
+    """
+    files: list[str] = []
+    entered = {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        files += [os.path.join(place, name) for name in names if not name.startswith(".")]
+        shown = [name for name in folders if not name.startswith(".")]
+        shown.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))  # a folder itself before links to it
+        folders[:] = [name for name in shown if _enters(os.path.join(place, name), folder, root, entered)]
+    return sorted(files)
+
+
+def _enters(inner: str, folder: str, root: str, entered: set[str]) -> bool:
+    """Whether to go into a folder below ``folder``, or one that a link leads to; if so it is noted in ``entered``."""
+    target, is_link = os.path.realpath(inner), os.path.islink(inner)
+    if is_link and not lies_below(root, inner):
+        raise ValueError(
+            f"{inner} leads to {target}, which does not lie below {root}; set records.root to a folder that holds both, "
+            "or to any"
+        )
+    if target in entered or (is_link and lies_below(folder, inner)):
+        logger.warning("%s is left out: its images are in the set already, in %s", inner, target)
+        return False
+    entered.add(target)
+    return True

@@ -1,7 +1,8 @@
 """A manifest: labelled images that a CSV or Parquet table names or holds."""
 
+import itertools
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -9,11 +10,13 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from rdd import storage
-from rdd.data.image_files import raw_record, read_files
+from rdd.data.image_files import FileReader, raw_record
 from rdd.data.index import make_index
 from rdd.data.parquet_rows import read_rows, read_schema
 from rdd.data.records import IndexedRecord, from_table, reject, split_rejected, to_table
 from rdd.schema import LABEL_GENERATED, LABEL_REAL, RAW, label_of
+
+Reader = Callable[[pa.Table], Iterator[pa.Table]]
 
 _STRINGS = ("path", "generator", "record_id", "caption")
 
@@ -27,15 +30,18 @@ class ManifestSource:
 
     Args:
         path: the CSV or Parquet file.
+        root: folder that every image file must lie in, where links lead to as well; ``any`` for everywhere, by default that of
+            the manifest.
 
     Raises:
         ValueError: there is no such file, a column is missing or of another type, or there is no row.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, root: str = "") -> None:
         self._path = storage.absolute(path)
         self._table = _manifest(self._path)
         self._holds_bytes = "path" not in self._table.column_names
+        self.reader: Reader = _read_column if self._holds_bytes else FileReader(root or posixpath.dirname(self._path))
         self.has_text = "caption" in self._table.column_names
         if not self._table.num_rows:
             raise ValueError(f"{path} has no row")
@@ -49,7 +55,8 @@ class ManifestSource:
             records.setdefault(group, []).append(entry | {"row": row, "record_id": record_id})
         name = posixpath.basename(self._path)
         groups = list(records.values())
-        flaws = [_flaw(images) for images in groups]
+        conflicting = _conflicting_paths(groups)
+        flaws = [_flaw(images, conflicting) for images in groups]
         return make_index(
             {
                 "key": [f"{name}#{images[0]['row']}" for images in groups],
@@ -65,10 +72,6 @@ class ManifestSource:
                 "detail": [detail for _, detail in flaws],
             }
         )
-
-    def read(self, index: pa.Table) -> Iterator[pa.Table]:
-        """Bytes of the images of some records."""
-        return _read_column(index) if self._holds_bytes else read_files(index)
 
     def _place(self, path: str | None) -> str | None:
         if path is None or "://" in path:
@@ -115,7 +118,16 @@ def _manifest(path: str) -> pa.Table:
     return table
 
 
-def _flaw(images: list[dict[str, Any]]) -> tuple[str | None, str | None]:
+def _conflicting_paths(groups: list[list[dict[str, Any]]]) -> set[str]:
+    """Paths that stand in the manifest as a real and as a generated image; of one spelling and another, they are one path."""
+    labels: dict[str, set[Any]] = {}
+    for image in itertools.chain.from_iterable(groups):
+        if image.get("path") is not None:
+            labels.setdefault(posixpath.normpath(image["path"]), set()).add(image["label"])
+    return {path for path, given in labels.items() if {LABEL_REAL, LABEL_GENERATED} <= given}
+
+
+def _flaw(images: list[dict[str, Any]], conflicting: set[str]) -> tuple[str | None, str | None]:
     """Why a record can not be used, in a word and in detail, or nothing."""
     for image in images:
         if image["record_id"] is None:
@@ -128,7 +140,9 @@ def _flaw(images: list[dict[str, Any]]) -> tuple[str | None, str | None]:
             return "bad_label", f"row {image['row']}: label {image['label']} with generator {image['generator']!r}"
         if "path" in image and image["path"] is None:
             return "null_path", f"row {image['row']}"
-    paths = [image["path"] for image in images if "path" in image]
+    paths = [posixpath.normpath(image["path"]) for image in images if "path" in image]
+    if both := conflicting.intersection(paths):
+        return "conflicting_label", f"{min(both)} stands in the manifest with label 0 and with label 1"
     if len(set(paths)) < len(paths):
         return "duplicate_image", "a path stands twice in the record"
     if len({image.get("caption") for image in images}) > 1:

@@ -1,6 +1,6 @@
 """Which source of records a config names; a further source is a class like these and a line in :func:`open_source`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import pyarrow as pa
@@ -24,8 +24,12 @@ class Source(Protocol):
             ValueError: there is nothing to read, or a column is missing or of another type.
         """
 
-    def read(self, index: pa.Table) -> Iterator[pa.Table]:
-        """Bytes of the records of some index rows, all of one ``source`` (tables of ``schema.RAW``, a few rows each)."""
+    @property
+    def reader(self) -> Callable[[pa.Table], Iterator[pa.Table]]:
+        """Reads the records of some index rows, all of one ``source`` (tables of ``schema.RAW``, a few rows each).
+
+        It travels to every task that reads, so it holds what reading needs and not the listing of the set.
+        """
 
 
 def open_source(config: RecordsConfig) -> Source:
@@ -38,4 +42,6 @@ def open_source(config: RecordsConfig) -> Source:
         raise ValueError("records.path must name the records to embed, got nothing")
     if config.kind == "d3":
         return D3Source(config.path, config.real_images)
-    return FolderSource(config.path) if config.kind == "folder" else ManifestSource(config.path)
+    if config.kind == "folder":
+        return FolderSource(config.path, config.root)
+    return ManifestSource(config.path, config.root)

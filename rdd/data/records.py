@@ -79,6 +79,8 @@ class DecodedRecord:
     widths: list[int]
     heights: list[int]
     num_bytes: list[int]
+    content_hashes: list[int]
+    """64 bits of each file's bytes; two images with equal ones are one image."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class EncodedRecord:
     widths: list[int]
     heights: list[int]
     num_bytes: list[int]
+    content_hashes: list[int]
+    """64 bits of each file's bytes; two images with equal ones are one image."""
 
 
 Record = RejectedRecord | IndexedRecord | RawRecord | DecodedRecord | EncodedRecord

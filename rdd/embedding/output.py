@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from rdd import storage
 from rdd.clip import EncoderIdentity
 from rdd.config import Config
+from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
 from rdd.embedding.resume import committed_files, read_table
 from rdd.progress import logged
 from rdd.schema import FEATURE_COLUMNS, FEATURES, QUARANTINE
@@ -34,12 +35,13 @@ def parquet_options(encoder: EncoderIdentity) -> dict[str, Any]:
 
 
 def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentity) -> dict[str, Any]:
-    """Check that every record is there once, derive the quarantine, and describe the whole."""
-    columns = ["key", "record_id", "source", "row", "generators", "prompts_cut", "stage", "reason", "detail"]
+    """Check that every record is there once and no image under both labels, derive the quarantine, and describe the whole."""
     files = committed_files(output)
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        tables = pool.map(lambda path: read_table(path, columns), files)
-        table = pa.concat_tables(logged(tables, total=len(files), what="files of features checked"))
+    table = _read_described(files)
+    if len(hashes := conflicting_hashes(table)):
+        options = parquet_options(encoder)
+        reject_conflicting(files, table, hashes, {name: options[name] for name in ("compression", "use_dictionary")})
+        table = _read_described(files)
     if sorted(table["key"].to_pylist()) != sorted(index["key"].to_pylist()):
         raise RuntimeError(
             f"{output}/data holds {table.num_rows} rows ({len(pc.unique(table['key']))} distinct) for {index.num_rows} "
@@ -72,13 +74,23 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
         "records_quarantined": rejected.num_rows,
         "quarantined": by_reason,
         "images": pc.sum(pc.list_value_length(written["generators"])).as_py(),
+        "repeated_images": repeated_images(table),
         "prompts_cut": pc.sum(written["prompts_cut"]).as_py(),
         "versions": {name: version(name) for name in ("rdd", "open_clip_torch", "torch", "pillow", "pyarrow", "ray")},
         "config": {name: asdict(getattr(config, name)) for name in ("records", "clip", "embed")},
     }
 
 
+def _read_described(files: list[str]) -> pa.Table:
+    """What the files hold of every record besides its features."""
+    columns = ["key", "record_id", "source", "row", "generators", "content_hashes", "prompts_cut", "stage", "reason", "detail"]
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        tables = pool.map(lambda path: read_table(path, columns), files)
+        return pa.concat_tables(logged(tables, total=len(files), what="files of features checked"))
+
+
 def summarize(output: str, manifest: dict[str, Any]) -> dict[str, Any]:
     """What the job reports of a finished embedding."""
-    names = ("records_in", "records_written", "records_quarantined", "quarantined", "images", "prompts_cut", "embed_dim")
-    return {"output": output, **{name: manifest[name] for name in names}}
+    records = ("records_in", "records_written", "records_quarantined", "quarantined")
+    names = (*records, "images", "repeated_images", "prompts_cut", "embed_dim")
+    return {"output": output, **{name: manifest[name] for name in names if name in manifest}}

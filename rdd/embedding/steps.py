@@ -23,6 +23,7 @@ from rdd.data.records import (
     split_rejected,
     to_table,
 )
+from rdd.hashing import hash_bytes
 from rdd.schema import DECODED, FEATURE_DTYPE, FEATURES
 
 Progress = Callable[[str, int], None]
@@ -75,6 +76,7 @@ class RecordDecoder:
             widths=[picture.width for picture in pictures],
             heights=[picture.height for picture in pictures],
             num_bytes=[picture.num_bytes for picture in pictures],
+            content_hashes=[hash_bytes(data) for data in record.images],
         )
 
 
@@ -168,4 +170,5 @@ def _encoded(
         widths=record.widths,
         heights=record.heights,
         num_bytes=record.num_bytes,
+        content_hashes=record.content_hashes,
     )

@@ -142,7 +142,7 @@ class _Records(Datasource):
 
     def __init__(self, source: Source, index: pa.Table, records_per_task: int, progress: Progress) -> None:
         super().__init__()
-        self._source = ray.put(source)  # once for all tasks: the index of real images can be large
+        self._reader = ray.put(source.reader)  # once for all tasks: the index of real images can be large
         self._slices = list(_slices(index, records_per_task))
         self._progress = progress
 
@@ -158,7 +158,7 @@ class _Records(Datasource):
         del parallelism, data_context  # a task is a slice, whatever Ray would like
         return [
             ReadTask(
-                functools.partial(_read, self._source, rows, self._progress),
+                functools.partial(_read, self._reader, rows, self._progress),
                 BlockMetadata(num_rows=rows.num_rows, size_bytes=None, input_files=None, exec_stats=None),
                 per_task_row_limit=per_task_row_limit,
             )
@@ -166,8 +166,8 @@ class _Records(Datasource):
         ]
 
 
-def _read(source: "ray.ObjectRef[Source]", rows: pa.Table, progress: Progress) -> Iterator[pa.Table]:
-    for table in ray.get(source).read(rows):
+def _read(reader: "ray.ObjectRef[Callable]", rows: pa.Table, progress: Progress) -> Iterator[pa.Table]:
+    for table in ray.get(reader)(rows):
         progress("read", table.num_rows)
         yield table
 

@@ -87,7 +87,9 @@ def place_of(config: FeaturesConfig, device: torch.device = CPU, *, to_train: bo
 def _room_on_gpu(device: torch.device) -> float:
     """Bytes that this process may fill with features: half of what is free, and of the share of the GPU that Ray gave it."""
     free, total = torch.cuda.mem_get_info(device)
-    given = ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0) if ray.is_initialized() else 1.0
+    context = ray.get_runtime_context() if ray.is_initialized() else None
+    in_worker = context is not None and context.worker.mode == ray.WORKER_MODE  # a driver is given nothing
+    given = context.get_assigned_resources().get("GPU", 1.0) if context is not None and in_worker else 1.0
     return _GPU_SHARE * min(free, min(given, 1.0) * total)
 
 

@@ -143,7 +143,7 @@ class MlflowTracker:
         from mlflow.entities import Param
 
         known = self._client.get_run(self.run_id()).data.params
-        params = [Param(name, str(value)) for name, value in values.items() if name not in known]
+        params = [Param(name, without_password(str(value))) for name, value in values.items() if name not in known]
         for start in range(0, len(params), 100):  # the server's limit
             self._client.log_batch(self.run_id(), params=params[start : start + 100])
 

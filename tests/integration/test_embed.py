@@ -144,6 +144,30 @@ def test_bad_records_are_quarantined_with_their_reason(ray_session, config: Conf
     assert len(FeatureTable.load(config.embed.output)) == 8 * 5
 
 
+def test_one_image_as_real_and_as_generated_is_quarantined(
+    ray_session, config: Config, sample_set: Path, tmp_path: Path
+) -> None:
+    real = {
+        row["id"]: row["bytes"]
+        for file in sorted((sample_set / "real_images").rglob("*.parquet"))
+        for row in pq.read_table(file).to_pylist()
+    }
+    rows = [row for file in sorted((sample_set / "records").rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+    rows[2]["image_gen1"]["bytes"] = real[rows[9]["id"]]
+    (tmp_path / "spoiled").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=D3), tmp_path / "spoiled" / "train.parquet", row_group_size=5)
+    summary = run_embedding(override(config, {"records.path": str(tmp_path / "spoiled"), "embed.max_quarantined_share": 0.5}))
+    assert summary["quarantined"] == {"conflicting_label": 2}
+    quarantine = pq.read_table(Path(config.embed.output) / "quarantine" / "quarantine.parquet").to_pylist()
+    assert [(row["record_id"], row["reason"]) for row in quarantine] == [
+        (rows[2]["id"], "conflicting_label"),
+        (rows[9]["id"], "conflicting_label"),
+    ]
+    file = pq.ParquetFile(next((Path(config.embed.output) / "data").glob("*.parquet")))
+    assert file.schema_arrow.metadata[b"embed_dim"] == b"32"
+    assert len(FeatureTable.load(config.embed.output)) == 10 * 5
+
+
 def test_records_that_changed_in_between_are_noticed(ray_session, config: Config, sample_set: Path, tmp_path: Path) -> None:
     spoil(sample_set, tmp_path / "spoiled")
     config = override(config, {"records.path": str(tmp_path / "spoiled")})
@@ -192,7 +216,7 @@ def test_a_broken_step_is_one_sentence(ray_session, config: Config, monkeypatch,
 
     class Broken:
         def __init__(self, source) -> None:
-            self.index, self.read, self.has_text = source.index, fail, True
+            self.index, self.reader, self.has_text = source.index, fail, True
 
     monkeypatch.setattr(embed, "open_source", lambda records, real=embed.open_source: Broken(real(records)))
     with pytest.raises(RuntimeError, match=r"^OSError: \[Errno 5\] Input/output error$"):

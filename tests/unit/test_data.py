@@ -1,5 +1,6 @@
 """Sources of records: D3, folders, manifests, and the real images looked up by id."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from rdd.schema import D3, INDEX, RAW, REAL_IMAGES
 def read_all(source: Source) -> list[dict]:
     index = source.index()
     assert index.schema == INDEX
-    tables = [source.read(index.slice(i, 1)) for i in range(index.num_rows)]
+    tables = [source.reader(index.slice(i, 1)) for i in range(index.num_rows)]
     read = pa.concat_tables([table for group in tables for table in group])
     assert read.schema == RAW
     assert sorted(read["key"].to_pylist()) == sorted(index["key"].to_pylist())
@@ -179,6 +180,71 @@ def test_a_folder_is_one_record_an_image(tmp_path) -> None:
         FolderSource(str(tmp_path))
 
 
+def write_images(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+def test_links_that_go_round_bring_no_image_in_twice(tmp_path, caplog) -> None:
+    write_images(tmp_path, "real/a.png", "fake/sd/b.png", "fake/xl/c.png")
+    (tmp_path / "fake" / "sd" / "loop").symlink_to(tmp_path)
+    (tmp_path / "fake" / "other").symlink_to(tmp_path / "real")  # real images under a generator's name
+    (tmp_path / "fake" / "xl" / "up").symlink_to("..")
+    rows = read_all(FolderSource(str(tmp_path)))
+    assert [row["record_id"] for row in rows] == ["fake/sd/b.png", "fake/xl/c.png", "real/a.png"]
+    assert caplog.text.count("is left out: its images are in the set already") == 3
+
+
+def test_a_link_out_of_the_folder_is_followed_only_where_records_may_lie(tmp_path) -> None:
+    write_images(tmp_path, "set/real/a.png", "store/sd/b.png", "store/xl/c.png", "secret.png")
+    (tmp_path / "set" / "fake").mkdir()
+    (tmp_path / "set" / "fake" / "sd").symlink_to(tmp_path / "store" / "sd")
+    (tmp_path / "store" / "sd" / "round").symlink_to(tmp_path / "store" / "sd")
+    with pytest.raises(ValueError, match=r"fake/sd leads to .*store/sd, which does not lie below .*set; set records\.root"):
+        FolderSource(str(tmp_path / "set"))
+    for root in (str(tmp_path), "any"):
+        rows = read_all(FolderSource(str(tmp_path / "set"), root))
+        assert [(row["record_id"], row["reason"]) for row in rows] == [("fake/sd/b.png", None), ("real/a.png", None)]
+    (tmp_path / "set" / "fake" / "sd").unlink()
+    write_images(tmp_path, "set/fake/sd/b.png")
+    (tmp_path / "set" / "real" / "z.png").symlink_to(tmp_path / "secret.png")
+    rows = read_all(FolderSource(str(tmp_path / "set")))
+    assert [(row["record_id"], row["reason"]) for row in rows] == [
+        ("fake/sd/b.png", None),
+        ("real/a.png", None),
+        ("real/z.png", "outside_root"),
+    ]
+
+
+def test_a_manifest_reads_below_its_root_alone(tmp_path) -> None:
+    write_images(tmp_path, "set/a.png", "elsewhere/b.png")
+    (tmp_path / "set" / "link.png").symlink_to(tmp_path / "elsewhere" / "b.png")
+    paths = ["a.png", "../elsewhere/b.png", str(tmp_path / "elsewhere" / "b.png"), "link.png", "s3://bucket/c.png"]
+    lines = [f"{path},1,sd" for path in paths]
+    (tmp_path / "set" / "m.csv").write_text("\n".join(["path,label,generator", *lines]) + "\n")
+    manifest = str(tmp_path / "set" / "m.csv")
+    assert [row["reason"] for row in read_all(ManifestSource(manifest))] == [None] + ["outside_root"] * 4
+    assert [row["reason"] for row in read_all(ManifestSource(manifest, str(tmp_path)))] == [None] * 4 + ["outside_root"]
+    assert [row["reason"] for row in read_all(ManifestSource(manifest, "any"))][:4] == [None] * 4
+
+
+@pytest.mark.parametrize("again", ["a.png", "./a.png", "x/../a.png"])
+def test_one_path_under_both_labels_is_rejected_in_both_records(tmp_path, again: str) -> None:
+    (tmp_path / "m.csv").write_text(f"path,label,generator,record_id\na.png,0,real,1\n{again},1,sd,2\nz.png,0,real,3\n")
+    write_images(tmp_path, "a.png", "z.png")
+    rows = read_all(ManifestSource(str(tmp_path / "m.csv")))
+    assert [row["reason"] for row in rows] == ["conflicting_label", "conflicting_label", None]
+
+
+def test_what_travels_to_every_task_does_not_grow_with_the_set(tmp_path) -> None:
+    write_images(tmp_path, *[f"real/{i}.png" for i in range(300)], *[f"fake/sd/{i}.png" for i in range(300)])
+    lines = [f"real/{i}.png,0,real" for i in range(300)]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,generator", *lines]) + "\n")
+    for source in (FolderSource(str(tmp_path)), ManifestSource(str(tmp_path / "m.csv"))):
+        assert len(pickle.dumps(source.reader)) < 1000
+
+
 def test_a_manifest_groups_images_by_record_and_reads_them_beside_itself(tmp_path) -> None:
     (tmp_path / "m.csv").write_text(
         "path,label,generator,record_id,caption,unused\n"
@@ -195,7 +261,7 @@ def test_a_manifest_groups_images_by_record_and_reads_them_beside_itself(tmp_pat
         ("m.csv#0", "7", ["real", "sd"], [b"a", b"b"], "a cat", None),
         ("m.csv#2", "8", ["sd"], [b"c"], None, None),
         ("m.csv#3", "9", None, None, None, "unreadable_file"),
-        ("m.csv#4", "10", None, None, None, "unreadable_file"),
+        ("m.csv#4", "10", None, None, None, "outside_root"),
     ]
 
 

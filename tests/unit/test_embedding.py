@@ -2,11 +2,15 @@ import io
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 import torch
 from PIL import Image
 
+from rdd import storage
 from rdd.clip import ClipEncoder, Preprocessor
 from rdd.config import ClipConfig
+from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
 from rdd.embedding.steps import RecordDecoder, RecordEncoder
 from rdd.schema import DECODED, FEATURES, RAW
 
@@ -98,3 +102,47 @@ def test_a_feature_that_float16_can_not_hold_rejects_the_record(tiny_clip: ClipC
     rows, _ = embed(tiny_clip, raw({"generators": ["real"], "images": [png(0)]}))
     assert (rows[0]["stage"], rows[0]["reason"]) == ("encode", "not_finite")
     assert rows[0]["image_features"] is None
+
+
+def test_equal_bytes_under_both_labels_reject_every_record_that_holds_them(
+    tiny_clip: ClipConfig, tmp_path, monkeypatch
+) -> None:
+    table = raw(
+        {"generators": ["real", "sd"], "images": [png(0), png(1)]},
+        {"generators": ["sd"], "images": [png(0)]},  # the real image of the first
+        {"generators": ["real", "sd"], "images": [png(2), png(2)]},
+        {"generators": ["real", "sd"], "images": [png(3), png(4)]},
+        {"generators": ["sd"], "images": [png(4)]},  # once more, under one label
+        {"stage": "index", "reason": "duplicate_id"},
+    )
+    rows, _ = embed(tiny_clip, table)
+    files = [str(tmp_path / f"{number}.parquet") for number in range(3)]
+    for number, path in enumerate(files):
+        two = pa.Table.from_pylist(rows[2 * number : 2 * number + 2], schema=FEATURES.with_metadata({"embed_dim": "32"}))
+        storage.write_table(path, two)
+
+    def described() -> pa.Table:
+        return pa.concat_tables(pq.read_table(path) for path in files)
+
+    def reject_all() -> None:
+        reject_conflicting(files, described(), conflicting_hashes(described()), {})
+
+    written, write = [], storage.write_table
+
+    def killed_after_one(path: str, *arguments, **options) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, *arguments, **options)
+
+    assert len(conflicting_hashes(described())) == 2
+    monkeypatch.setattr(storage, "write_table", killed_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        reject_all()
+    monkeypatch.undo()
+    reject_all()
+    reasons = described()["reason"].to_pylist()
+    assert reasons == [*["conflicting_label"] * 3, None, None, "duplicate_id"]
+    assert [value is None for value in described()["image_features"].to_pylist()] == [True, True, True, False, False, True]
+    assert repeated_images(described()) == 2
+    assert pq.read_schema(files[0]).metadata[b"embed_dim"] == b"32"

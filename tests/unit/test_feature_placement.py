@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +74,8 @@ def test_training_never_streams_unless_told_to(
 
 def test_a_quarter_of_a_gpu_is_filled_by_a_quarter(features: str, monkeypatch) -> None:
     class Context:
+        worker = SimpleNamespace(mode=feature_placement.ray.WORKER_MODE)
+
         def get_assigned_resources(self) -> dict[str, float]:
             return {"CPU": 1.0, "GPU": 0.25}
 

@@ -459,4 +459,5 @@ def test_loading_says_how_far_it_is(tmp_path: Path) -> None:
     path = write_features(tmp_path / "features", feature_rows(20, rejected=0))
     heard: list[str] = []
     FeatureTable.load(path, shared=str(tmp_path / "maps"), on_progress=heard.append)
-    assert heard == [f"{number} of 3 files of features" for number in (1, 2, 3)]
+    read = [f"{number} of 3 files of features" for number in (1, 2, 3)]
+    assert heard == [*read, "checking the memory map of features"]
