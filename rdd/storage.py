@@ -175,6 +175,28 @@ def read_json(path: str, *, way_out: str) -> Any:
         raise RuntimeError(f"{path} is torn or no JSON ({' '.join(str(error).split())}); {way_out}") from error
 
 
+def read_table(path: str, columns: list[str] | None = None, *, way_out: str) -> pa.Table:
+    """A Parquet file that a stage has written, or some of its columns.
+
+    Args:
+        path: the file.
+        columns: names; by default all.
+        way_out: what a person can do where the file is damaged, for the message.
+
+    Raises:
+        RuntimeError: it is torn, no Parquet, or lacks a column; the file and the way out are named.
+    """
+    fs, inner = filesystem(path)
+    try:
+        with fs.open_input_file(inner) as file:
+            table = pq.ParquetFile(file).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise RuntimeError(f"{path} can not be read ({' '.join(str(error).split())}); {way_out}") from error
+    if missing := set(columns or ()) - set(table.column_names):
+        raise RuntimeError(f"{path} lacks the column(s) {', '.join(sorted(missing))}; {way_out}")
+    return table
+
+
 def write_table(path: str, table: pa.Table, **options: Any) -> None:
     """Write one Parquet file, whole or not at all; options are those of ``pyarrow.parquet.write_table``."""
     with atomic_output(path) as stream:

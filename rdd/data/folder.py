@@ -56,17 +56,27 @@ class FolderSource:
     def index(self) -> pa.Table:
         """One row an image, sorted by path."""
         generators = [REAL if name.startswith("real/") else name.split("/")[1] for name in self._names]
+        shown = [_printable(name) for name in self._names]
+        odd = [name != here for name, here in zip(self._names, shown, strict=True)]
         return make_index(
             {
-                "key": self._names,
+                "key": shown,
                 "source": [self._root] * len(self._names),
                 "row": list(range(len(self._names))),
                 "rows": [[row] for row in range(len(self._names))],
-                "record_id": self._names,
-                "paths": [[posixpath.join(self._root, name)] for name in self._names],
-                "generators": [[generator] for generator in generators],
+                "record_id": shown,
+                "paths": [[posixpath.join(self._root, name)] for name in shown],
+                "generators": [[_printable(generator)] for generator in generators],
+                "stage": ["index" if is_odd else None for is_odd in odd],
+                "reason": ["name_not_utf8" if is_odd else None for is_odd in odd],
+                "detail": ["rename the file" if is_odd else None for is_odd in odd],
             }
         )
+
+
+def _printable(name: str) -> str:
+    """The name as it can be written everywhere: each byte that is no UTF-8 as its number in hexadecimal."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _local_files(folder: str, root: str) -> list[str]:

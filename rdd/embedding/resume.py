@@ -6,7 +6,6 @@ import posixpath
 from dataclasses import asdict
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rdd import storage
 from rdd.clip import EncoderIdentity
@@ -38,9 +37,7 @@ def keep_index(index: pa.Table, encoder: EncoderIdentity, output: str) -> None:
 
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     """A Parquet file, or some of its columns."""
-    fs, inner = storage.filesystem(path)
-    with fs.open_input_file(inner) as file:
-        return pq.ParquetFile(file).read(columns=columns)
+    return storage.read_table(path, columns, way_out="delete the output directory to embed again")
 
 
 def _commits(output: str) -> list[str]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from rdd import storage
@@ -51,8 +50,8 @@ def write_logits(path: str, scored: Scored, table: FeatureTable) -> None:
 
 def read_logits(path: str) -> Scored:
     """What :func:`write_logits` wrote."""
-    with storage.open_input(path) as file:
-        table = pq.read_table(file)
+    columns = ["record_id", "generator", "label", "logit"]
+    table = storage.read_table(path, columns, way_out="delete the run's directory to train it again")
     _, records = np.unique(table["record_id"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
     generators = table["generator"].to_numpy(zero_copy_only=False).astype(str)
     return Scored(table["logit"].to_numpy(), table["label"].to_numpy(), generators, records)

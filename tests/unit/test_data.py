@@ -1,5 +1,6 @@
 """Sources of records: D3, folders, manifests, and the real images looked up by id."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -194,6 +195,17 @@ def test_links_that_go_round_bring_no_image_in_twice(tmp_path, caplog) -> None:
     rows = read_all(FolderSource(str(tmp_path)))
     assert [row["record_id"] for row in rows] == ["fake/sd/b.png", "fake/xl/c.png", "real/a.png"]
     assert caplog.text.count("is left out: its images are in the set already") == 3
+
+
+def test_a_file_name_that_is_not_utf8_rejects_that_image_alone(tmp_path) -> None:
+    write_images(tmp_path, "real/a.png", "fake/sd/b.png")
+    (tmp_path / "real" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")
+    rows = read_all(FolderSource(str(tmp_path)))
+    assert [(row["record_id"], row["reason"]) for row in rows] == [
+        ("fake/sd/b.png", None),
+        ("real/a.png", None),
+        ("real/caf\\xe9.png", "name_not_utf8"),
+    ]
 
 
 def test_a_link_out_of_the_folder_is_followed_only_where_records_may_lie(tmp_path) -> None:

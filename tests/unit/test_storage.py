@@ -57,6 +57,18 @@ def test_torn_json_names_the_file_and_the_way_out(tmp_path, content: bytes) -> N
         storage.read_json(str(tmp_path / "metrics.json"), way_out="delete it")
 
 
+def test_a_torn_table_names_the_file_and_the_way_out(tmp_path) -> None:
+    path = str(tmp_path / "t.parquet")
+    storage.write_table(path, pa.table({"a": [1]}))
+    whole = storage.read_bytes(path)
+    with pytest.raises(RuntimeError, match=r"t\.parquet lacks the column\(s\) b; delete it"):
+        storage.read_table(path, ["a", "b"], way_out="delete it")
+    for torn in (b"", whole[:-9], whole[:8] + b"\0" * (len(whole) - 8)):
+        storage.write_bytes(path, torn)
+        with pytest.raises(RuntimeError, match=r"t\.parquet can not be read \(.*\); delete it"):
+            storage.read_table(path, way_out="delete it")
+
+
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path) -> None:
     path = str(tmp_path / "x")
     storage.write_bytes(path, b"old")
