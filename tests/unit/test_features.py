@@ -1,56 +1,16 @@
-import fcntl
 import json
-import multiprocessing
-import os
-import shutil
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from _features import D, feature_rows, write_features
 
-from rdd import storage
 from rdd.config import FeaturesConfig
-from rdd.features import FeatureTable, global_batches, node_map, rank_slice, split_records
-from rdd.features.node_map import _exclusive
-from rdd.features.old_maps import delete_old_maps
+from rdd.features import FeatureTable, global_batches, rank_slice, split_records
 from rdd.features.splits import split_with_both_classes
-from rdd.schema import FEATURES, label_of
-
-D = 8
-
-
-def write_features(folder: Path, rows: list[dict], *, text: bool = True, per_file: int = 7) -> str:
-    """A finished embedding of some rows, in the layout of jobs/embed.py."""
-    for start in range(0, len(rows), per_file):
-        full = [{name: row.get(name) for name in FEATURES.names} for row in rows[start : start + per_file]]
-        storage.write_table(str(folder / "data" / f"{start:05d}.parquet"), pa.Table.from_pylist(full, schema=FEATURES))
-    written = sum(row.get("reason") is None for row in rows)
-    images = sum(len(row["generators"]) for row in rows if row.get("reason") is None)
-    manifest = {"embed_dim": D, "dtype": "float16", "text": text, "records_written": written, "images": images}
-    storage.write_json(str(folder / "manifest.json"), manifest | {"encoder": {"embed_dim": D}})
-    return str(folder)
-
-
-def feature_rows(number: int, *, text: bool = True, rejected: int = 3) -> list[dict]:
-    """Records of 2 to 5 images whose features tell where they belong; some rejected."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(number):
-        generators = ["real", *[f"gen-{k}" for k in range(1 + i % 4)]]
-        vectors = np.full((len(generators), D), i, dtype="<f2")
-        vectors[:, 1] = np.arange(len(generators))
-        prompts = {
-            f"text_{name}": np.full(D, i + add, "<f2").tobytes() for name, add in (("original", 0.25), ("positive", 0.5))
-        }
-        row = {"record_id": f"r{i:04d}", "generators": generators, "image_features": vectors.tobytes()}
-        rows.append(row | (prompts if text else {}))
-    rows += [{"record_id": None, "stage": "index", "reason": "null_id"}] * rejected
-    return [rows[i] for i in rng.permutation(len(rows))]
+from rdd.schema import label_of
 
 
 @pytest.fixture(params=["memory", "map"])
@@ -156,145 +116,6 @@ def test_one_value_that_is_not_finite_names_its_record(tmp_path: Path, value: fl
         ):
             FeatureTable.load(write_features(tmp_path / record["record_id"], rows))
         record[column] = good
-
-
-def load_shared(path: str, maps: str, queue: "multiprocessing.Queue") -> None:
-    table = FeatureTable.load(path, shared=maps)
-    queue.put((len(table), float(table.rows.float().sum())))
-
-
-def test_processes_of_a_node_share_one_map(tmp_path: Path) -> None:
-    path, maps = write_features(tmp_path / "features", feature_rows(60)), tmp_path / "maps"
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=load_shared, args=(path, str(maps), queue)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    results = [queue.get(timeout=120) for _ in workers]
-    for worker in workers:
-        worker.join()
-    assert results[0] == results[1]
-    assert len([entry for entry in maps.iterdir() if entry.is_dir()]) == 1
-
-
-def test_features_embedded_anew_at_the_same_place_get_a_map_of_their_own(tmp_path: Path) -> None:
-    path, maps = write_features(tmp_path / "features", feature_rows(20)), str(tmp_path / "maps")
-    assert len(FeatureTable.load(path, shared=maps)) == len(FeatureTable.load(path))
-    shutil.rmtree(tmp_path / "features")
-    fewer = [
-        row | {"generators": row["generators"][:1], "image_features": row["image_features"][: 2 * D]}
-        for row in feature_rows(20, rejected=0)
-    ]
-    write_features(tmp_path / "features", fewer)
-    assert len(FeatureTable.load(path, shared=maps)) == len(FeatureTable.load(path)) < 40
-
-
-def test_a_map_half_written_is_written_again(tmp_path: Path) -> None:
-    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
-    expected = FeatureTable.load(path, shared=str(maps)).gather(torch.arange(9), "shared").features
-    folder = next(entry for entry in maps.iterdir() if entry.is_dir())
-    partial = folder.rename(f"{folder}.partial")
-    (partial / "rows.npy").write_bytes(b"torn")
-    again = FeatureTable.load(path, shared=str(maps))
-    assert torch.equal(expected, again.gather(torch.arange(9), "shared").features)
-
-
-def map_in(maps: Path) -> Path:
-    return next(entry for entry in maps.iterdir() if entry.is_dir())
-
-
-def test_bytes_of_a_map_that_changed_under_one_size_are_seen(tmp_path: Path, caplog) -> None:
-    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
-    expected = FeatureTable.load(path, shared=str(maps)).rows.clone()
-    place = map_in(maps) / "rows.npy"
-    before = place.stat()
-    with open(place, "r+b") as file:
-        file.seek(-4, os.SEEK_END)
-        file.write(b"\0\0\0\0")
-    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert torch.equal(FeatureTable.load(path, shared=str(maps)).rows, expected)
-    assert "is not what was written; writing it again" in caplog.text
-
-
-@pytest.mark.parametrize("name", ["rows.npy", "ids.parquet", "checksums.json"])
-@pytest.mark.parametrize("damage", ["gone", "empty"])
-def test_a_damaged_map_is_written_again(tmp_path: Path, name: str, damage: str) -> None:
-    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
-    expected = FeatureTable.load(path, shared=str(maps)).rows.clone()
-    place = map_in(maps) / name
-    place.unlink()
-    if damage == "empty":
-        place.touch()
-    assert torch.equal(FeatureTable.load(path, shared=str(maps)).rows, expected)
-
-
-def test_a_map_is_verified_once_after_the_machine_has_started(tmp_path: Path, monkeypatch) -> None:
-    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
-    FeatureTable.load(path, shared=str(maps))
-    checked: list[str] = []
-    real = node_map.sha256_file_in_parts
-    monkeypatch.setattr(node_map, "sha256_file_in_parts", lambda place: checked.append(place) or real(place))
-    FeatureTable.load(path, shared=str(maps))
-    assert not checked
-    noted = json.loads((map_in(maps) / "checksums.json").read_text())
-    noted["seen"][0] = "an earlier start"
-    (map_in(maps) / "checksums.json").write_text(json.dumps(noted))
-    for _ in range(2):
-        FeatureTable.load(path, shared=str(maps))
-    assert len(checked) == 2  # each of the two files, once
-
-
-def test_a_folder_of_maps_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
-    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
-    maps.mkdir()
-    maps.chmod(0o777)
-    with pytest.raises(RuntimeError, match=r"maps must be a folder of yours that only you may write to, got mode drwxrwxrwx"):
-        FeatureTable.load(path, shared=str(maps))
-    maps.rmdir()
-    (tmp_path / "elsewhere").mkdir()
-    maps.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RuntimeError, match="must be a folder of yours"):
-        FeatureTable.load(path, shared=str(maps))
-
-
-def test_a_map_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch) -> None:
-    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
-    FeatureTable.load(path, shared=str(maps))
-    monkeypatch.setattr(node_map.os, "getuid", lambda: 12345)
-    with pytest.raises(RuntimeError, match=f"of user {maps.stat().st_uid}: features in it may be another's"):
-        FeatureTable.load(path, shared=str(maps))
-
-
-def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
-    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
-    FeatureTable.load(path, shared=str(maps))
-    (lock,) = maps.glob("*.lock")
-    precious = tmp_path / "precious"
-    precious.write_text("precious")
-    lock.unlink()
-    lock.symlink_to(precious)
-    with pytest.raises(OSError, match="symbolic link"):
-        FeatureTable.load(path, shared=str(maps))
-    assert precious.read_text() == "precious"
-
-
-def test_maps_that_were_not_used_for_days_are_deleted_and_others_stay(tmp_path: Path) -> None:
-    paths = [write_features(tmp_path / name, feature_rows(number)) for name, number in (("old", 10), ("new", 20))]
-    maps = tmp_path / "maps"
-    assert delete_old_maps(str(maps), days=1) == []
-    FeatureTable.load(paths[0], shared=str(maps))
-    (lock,) = maps.glob("*.lock")
-    old = map_in(maps)
-    FeatureTable.load(paths[1], shared=str(maps))
-    two_days_ago = time.time() - 2 * 86_400
-    os.utime(lock, (two_days_ago, two_days_ago))
-    with open(lock) as held:  # a process is opening it just now
-        fcntl.flock(held, fcntl.LOCK_EX)
-        assert delete_old_maps(str(maps), days=1) == []
-    assert delete_old_maps(str(maps), days=1) == [str(old)]
-    assert [entry for entry in maps.iterdir() if entry.is_dir()] != []
-    assert not old.exists()
-    assert len(FeatureTable.load(paths[0], shared=str(maps))) > 0
 
 
 def test_shares_split_records_and_keep_their_images_together(table: FeatureTable) -> None:
@@ -435,29 +256,3 @@ def test_feature_columns_may_come_in_many_row_groups(tmp_path: Path) -> None:
     expected = FeatureTable.load(path).gather(torch.arange(50), "shared").features
     pq.write_table(pq.read_table(file), file, row_group_size=3)
     assert torch.equal(FeatureTable.load(path).gather(torch.arange(50), "shared").features, expected)
-
-
-def test_whoever_waits_for_a_map_passes_on_how_far_it_is(tmp_path: Path) -> None:
-    heard: list[str] = []
-
-    def wait() -> None:
-        with _exclusive(str(tmp_path / "lock"), heard.append):
-            heard.append("mine")
-
-    waiting = threading.Thread(target=wait)
-    with _exclusive(str(tmp_path / "lock"), lambda progress: None) as note:
-        waiting.start()
-        for number in (1, 2):
-            note(f"{number} of 2 files of features")
-            while heard[-1:] != [f"{number} of 2 files of features"]:
-                time.sleep(0.01)
-    waiting.join(10)
-    assert heard[-1] == "mine"
-
-
-def test_loading_says_how_far_it_is(tmp_path: Path) -> None:
-    path = write_features(tmp_path / "features", feature_rows(20, rejected=0))
-    heard: list[str] = []
-    FeatureTable.load(path, shared=str(tmp_path / "maps"), on_progress=heard.append)
-    read = [f"{number} of 3 files of features" for number in (1, 2, 3)]
-    assert heard == [*read, "checking the memory map of features"]

@@ -35,13 +35,13 @@ def test_a_missing_package_of_an_object_store_is_named() -> None:
 
 
 def test_any_address_that_fsspec_knows_is_a_place_to_work_in() -> None:
-    storage.write_json("memory://work/a/b.json", [1])
-    assert storage.read_json("memory://work/a/b.json", way_out="") == [1]
-    (file,) = storage.list_files("memory://work", suffix=".json")
+    storage.write_json("memory://bucket/a/b.json", [1])
+    assert storage.read_json("memory://bucket/a/b.json", way_out="") == [1]
+    (file,) = storage.list_files("memory://bucket", suffix=".json")
     assert file.path.startswith("memory://")
-    assert storage.read_bytes(file.path) == storage.read_bytes("memory://work/a/b.json")
-    storage.delete_directory("memory://work")
-    assert not storage.exists("memory://work/a/b.json")
+    assert storage.read_bytes(file.path) == storage.read_bytes("memory://bucket/a/b.json")
+    storage.delete_directory("memory://bucket")
+    assert not storage.exists("memory://bucket/a/b.json")
 
 
 def test_a_file_address_is_a_local_path(tmp_path) -> None:
