@@ -167,7 +167,7 @@ class Detector:
         return torch.cat([self.encoder.encode_images(images), self.encoder.encode_texts(texts)[0]], dim=1)
 
 
-_MAKE_ANEW = "delete metrics.json of the run and start it again, which makes the detector anew from its checkpoints"
+_MAKE_ANEW = "delete metrics.json of the run and start it again, which makes the detector anew"
 
 
 def _detector_of(described: Any, weights: bytes) -> Detector:

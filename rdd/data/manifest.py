@@ -2,7 +2,7 @@
 
 import itertools
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -13,10 +13,8 @@ from rdd import storage
 from rdd.data.image_files import FileReader, raw_record
 from rdd.data.index import make_index
 from rdd.data.parquet_rows import read_rows, read_schema
-from rdd.data.records import IndexedRecord, from_table, reject, split_rejected, to_table
+from rdd.data.records import IndexedRecord, Reader, from_table, reject, split_rejected, to_table
 from rdd.schema import LABEL_GENERATED, LABEL_REAL, RAW, label_of
-
-Reader = Callable[[pa.Table], Iterator[pa.Table]]
 
 _STRINGS = ("path", "generator", "record_id", "caption")
 

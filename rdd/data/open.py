@@ -1,6 +1,5 @@
 """Which source of records a config names; a further source is a class like these and a line in :func:`open_source`."""
 
-from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import pyarrow as pa
@@ -9,6 +8,7 @@ from rdd.config import RecordsConfig
 from rdd.data.d3 import D3Source
 from rdd.data.folder import FolderSource
 from rdd.data.manifest import ManifestSource
+from rdd.data.records import Reader
 
 
 class Source(Protocol):
@@ -25,7 +25,7 @@ class Source(Protocol):
         """
 
     @property
-    def reader(self) -> Callable[[pa.Table], Iterator[pa.Table]]:
+    def reader(self) -> Reader:
         """Reads the records of some index rows, all of one ``source`` (tables of ``schema.RAW``, a few rows each).
 
         It travels to every task that reads, so it holds what reading needs and not the listing of the set.

@@ -4,7 +4,7 @@ Between tasks of the graph records travel as tables (``schema.INDEX``, ``RAW``, 
 record keeps its place and its reason alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -103,6 +103,9 @@ class EncodedRecord:
     content_hashes: list[int]
     """64 bits of each file's bytes; two images with equal ones are one image."""
 
+
+Reader = Callable[[pa.Table], Iterator[pa.Table]]
+"""Takes index rows of one source (``schema.INDEX``), gives their records (tables of ``schema.RAW``, a few rows each)."""
 
 Record = RejectedRecord | IndexedRecord | RawRecord | DecodedRecord | EncodedRecord
 RecordType = TypeVar("RecordType", IndexedRecord, RawRecord, DecodedRecord)

@@ -5,13 +5,12 @@ after the other; they keep their hashes, so that a run that is killed in between
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rdd import storage
 from rdd.embedding.resume import read_table
@@ -50,27 +49,21 @@ def repeated_images(table: pa.Table) -> int:
     return int(np.isin(hashes, known[times > 1]).sum())
 
 
-def reject_conflicting(files: Sequence[str], table: pa.Table, hashes: np.ndarray, options: Mapping[str, Any]) -> None:
-    """Reject, in the files, the accepted records that hold an image of one of these hashes.
+def reject_conflicting(tables: Mapping[str, pa.Table], hashes: np.ndarray, options: Mapping[str, Any]) -> None:
+    """Reject, in the files, the accepted records that hold an image of one of these hashes; other files are not touched.
 
     Args:
-        files: the committed data files.
-        table: ``content_hashes`` and ``reason`` of all records.
+        tables: by path of a committed data file, ``content_hashes`` and ``reason`` of its records.
         hashes: of :func:`conflicting_hashes`.
         options: of ``pyarrow.parquet.write_table``, with which the files were written.
     """
-    if not len(hashes) or not _holds(table, hashes).any():
-        return
-    for path in files:
-        holds = _holds(read_table(path, ["content_hashes", "reason"]), hashes)
+    for path, table in tables.items():
+        holds = _holds(table, hashes)
         if not holds.any():
             continue
-        fs, inner = storage.filesystem(path)
-        with fs.open_input_file(inner) as stream:
-            file = pq.ParquetFile(stream)
-            rows, metadata = file.read(), file.schema_arrow.metadata
         logger.warning("%d records of %s hold an image that stands in the set as real and as generated", holds.sum(), path)
-        storage.write_table(path, _rejected(rows, holds).replace_schema_metadata(metadata), **options)
+        rows = read_table(path)
+        storage.write_table(path, _rejected(rows, holds).replace_schema_metadata(rows.schema.metadata), **options)
 
 
 def _rejected(rows: pa.Table, which: np.ndarray) -> pa.Table:

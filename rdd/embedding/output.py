@@ -37,11 +37,12 @@ def parquet_options(encoder: EncoderIdentity) -> dict[str, Any]:
 def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentity) -> dict[str, Any]:
     """Check that every record is there once and no image under both labels, derive the quarantine, and describe the whole."""
     files = committed_files(output)
-    table = _read_described(files)
+    tables = _read_described(files)
+    table = pa.concat_tables(tables.values())
     if len(hashes := conflicting_hashes(table)):
         options = parquet_options(encoder)
-        reject_conflicting(files, table, hashes, {name: options[name] for name in ("compression", "use_dictionary")})
-        table = _read_described(files)
+        reject_conflicting(tables, hashes, {name: options[name] for name in ("compression", "use_dictionary")})
+        table = pa.concat_tables(_read_described(files).values())
     if sorted(table["key"].to_pylist()) != sorted(index["key"].to_pylist()):
         raise RuntimeError(
             f"{output}/data holds {table.num_rows} rows ({len(pc.unique(table['key']))} distinct) for {index.num_rows} "
@@ -81,12 +82,12 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
     }
 
 
-def _read_described(files: list[str]) -> pa.Table:
-    """What the files hold of every record besides its features."""
+def _read_described(files: list[str]) -> dict[str, pa.Table]:
+    """By file, what it holds of its records besides their features."""
     columns = ["key", "record_id", "source", "row", "generators", "content_hashes", "prompts_cut", "stage", "reason", "detail"]
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         tables = pool.map(lambda path: read_table(path, columns), files)
-        return pa.concat_tables(logged(tables, total=len(files), what="files of features checked"))
+        return dict(zip(files, logged(tables, total=len(files), what="files of features checked"), strict=True))
 
 
 def summarize(output: str, manifest: dict[str, Any]) -> dict[str, Any]:

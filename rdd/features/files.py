@@ -102,20 +102,15 @@ def read_columns(
     index, names = read_index(files), _names(manifest)[: None if text else 1]
     images, records = int(index.first_image[-1]), int(index.first_record[-1])
     rows = allocate((images + (len(names) - 1) * records, manifest["embed_dim"]))
-    first_image_of_record = np.cumsum(np.asarray(pc.list_value_length(index.generators)))  # the one after its last
     begins = {name: 0 if number == 0 else images + (number - 1) * records for number, name in enumerate(names)}
 
     def fill(number: int) -> None:
         for name, begin in begins.items():
-            of_images = name == "image_features"
-            firsts = index.first_image if of_images else index.first_record
+            firsts = index.first_image if name == "image_features" else index.first_record
             bad = _copy_column(files[number], name, rows[begin + firsts[number] : begin + firsts[number + 1]])
             if bad is not None:
-                row = firsts[number] + bad
-                record = np.searchsorted(first_image_of_record, row, side="right") if of_images else row
-                raise RuntimeError(
-                    f"{files[number]} holds NaN or infinity in {name} of the record {index.record_ids[record]!r}; embed again"
-                )
+                record_id = _record_at(index, name, firsts[number] + bad)
+                raise RuntimeError(f"{files[number]} holds NaN or infinity in {name} of the record {record_id!r}; embed again")
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         for number, _ in enumerate(pool.map(fill, range(len(files)))):
@@ -136,6 +131,13 @@ def read_parquet(path: str, columns: list[str]) -> pa.Table:
     """Some columns of one file."""
     with storage.open_input(path) as file:
         return pq.ParquetFile(file).read(columns=columns, use_threads=False)
+
+
+def _record_at(index: FileIndex, name: str, row: int) -> str:
+    """Id of the record that a row of a feature column, counted over all files, belongs to."""
+    if name == "image_features":
+        row = int(np.searchsorted(np.cumsum(np.asarray(pc.list_value_length(index.generators))), row, side="right"))
+    return index.record_ids[row]
 
 
 _EXPONENT = 0x7C00

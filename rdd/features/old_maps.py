@@ -36,10 +36,11 @@ def delete_old_maps(folder: str, *, days: float) -> list[str]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            place = lock.removesuffix(".lock")
+            place = lock.removesuffix(".lock")  # the lock file itself stays: who waits for it must find the same one
             for left in (place, f"{place}.partial"):
-                shutil.rmtree(left, ignore_errors=True)
-            deleted.append(place)  # its lock file stays: a process that waits for it must find the same one
+                if os.path.exists(left):
+                    shutil.rmtree(left)
+                    deleted.append(left)
     return deleted
 
 

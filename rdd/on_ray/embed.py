@@ -27,6 +27,7 @@ from rdd.clip_weights import check_tower_for_text, located
 from rdd.config import ClipConfig, Config
 from rdd.config.stages import EMBED
 from rdd.data.open import Source, open_source
+from rdd.data.records import Reader
 from rdd.embedding.output import finish, parquet_options, summarize
 from rdd.embedding.resume import WORK, committed_keys, keep_index
 from rdd.embedding.steps import Progress, RecordDecoder, RecordEncoder
@@ -166,7 +167,7 @@ class _Records(Datasource):
         ]
 
 
-def _read(reader: "ray.ObjectRef[Callable]", rows: pa.Table, progress: Progress) -> Iterator[pa.Table]:
+def _read(reader: "ray.ObjectRef[Reader]", rows: pa.Table, progress: Progress) -> Iterator[pa.Table]:
     for table in ray.get(reader)(rows):
         progress("read", table.num_rows)
         yield table

@@ -87,10 +87,14 @@ def place_of(config: FeaturesConfig, device: torch.device = CPU, *, to_train: bo
 def _room_on_gpu(device: torch.device) -> float:
     """Bytes that this process may fill with features: half of what is free, and of the share of the GPU that Ray gave it."""
     free, total = torch.cuda.mem_get_info(device)
-    context = ray.get_runtime_context() if ray.is_initialized() else None
-    in_worker = context is not None and context.worker.mode == ray.WORKER_MODE  # a driver is given nothing
-    given = context.get_assigned_resources().get("GPU", 1.0) if context is not None and in_worker else 1.0
-    return _GPU_SHARE * min(free, min(given, 1.0) * total)
+    return _GPU_SHARE * min(free, _share_of_gpu() * total)
+
+
+def _share_of_gpu() -> float:
+    """How much of its GPU is this process's; Ray divides GPUs among its workers alone, so outside of them it is all."""
+    if not ray.is_initialized() or ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
+        return 1.0
+    return min(1.0, ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0))
 
 
 def feature_bytes(path: str) -> int:

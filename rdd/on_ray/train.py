@@ -139,10 +139,10 @@ def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracke
             metrics["time/samples_per_s"],
         )
 
-    run.claim_features(table.identity, streamed=config.features.held == "stream")
     for metrics in run.history()[run.logged() :]:  # done just before a kill
         on_epoch(metrics)
     if config.scaling.num_workers == 0:
+        run.claim_features(table.identity, streamed=table.streamed)
         torch.set_num_threads(config.train.threads_per_worker)
         fit(config, table, LocalContext(run, on_epoch))
     else:

@@ -22,6 +22,7 @@ from rdd.config.parse import override
 from rdd.detector import Detector
 from rdd.features import FeatureTable
 from rdd.on_ray.train import run_training
+from rdd.runs import make_detector
 from rdd.runs.checkpoint import load_state
 from rdd.runs.directory import RunDirectory
 from rdd.runs.evaluate import run_evaluation
@@ -287,3 +288,15 @@ def test_killed_and_started_again_the_weights_are_those_of_an_untouched_run(
     run_training(untouched)
     one, other = weights(output), weights(untouched.train.output)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_figure_that_can_not_be_drawn_costs_no_result(config: Config, monkeypatch, caplog) -> None:
+    def stumble(*arguments: object) -> bytes:
+        raise ValueError("a name that the parser of formulas does not like")
+
+    monkeypatch.setattr(make_detector, "roc_figure", stumble)
+    summary = run_training(override(config, {"train.epochs": 1}))
+    figures = {path.name for path in (Path(summary["run_dir"]) / "figures").iterdir()}
+    assert figures == {"history.png", "logits.png"}
+    assert "roc.png is not drawn (ValueError: a name that the parser" in caplog.text
+    assert (Path(summary["run_dir"]) / "metrics.json").exists()

@@ -125,7 +125,7 @@ def test_equal_bytes_under_both_labels_reject_every_record_that_holds_them(
         return pa.concat_tables(pq.read_table(path) for path in files)
 
     def reject_all() -> None:
-        reject_conflicting(files, described(), conflicting_hashes(described()), {})
+        reject_conflicting({path: pq.read_table(path) for path in files}, conflicting_hashes(described()), {})
 
     written, write = [], storage.write_table
 
