@@ -119,8 +119,8 @@ def _within_one(bounds: list[float] | None) -> list[float] | None:
 def _worst_generator(by_seed: Sequence[Scored]) -> tuple[str, float]:
     """The generator with the smallest mean AUC against all real images."""
     means = {}
-    for name in sorted(set(by_seed[0].generators[by_seed[0].labels == 1].tolist())):
-        keep = (by_seed[0].labels == 0) | (by_seed[0].generators == name)
+    for name, images in by_seed[0].generated_by().items():
+        keep = (by_seed[0].labels == 0) | images
         means[name] = float(np.mean([auroc(scored.logits[keep], scored.labels[keep]) for scored in by_seed]))
     worst = min(means, key=means.__getitem__)
     return worst, means[worst]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rdd.evaluation.bootstrap import WeightedAuc, interval
+from rdd.evaluation.bootstrap import RecordWeightedAuc, interval
 from rdd.evaluation.scores import Scored
 from rdd.metrics import auroc
 
@@ -142,17 +142,19 @@ def joint_bootstrap(rows: dict[str, Sequence[Scored]], *, resamples: int, seed: 
     Returns:
         By name, ``(resamples,)`` float64; NaN where a draw lacks a class.
     """
-    first = next(iter(rows.values()))
-    _, record_numbers = np.unique(first[0].records, return_inverse=True)
-    records, seeds = int(record_numbers.max()) + 1, len(first)
-    aucs = {name: [WeightedAuc(scored.logits, scored.labels) for scored in by_seed] for name, by_seed in rows.items()}
+    aucs = {
+        name: [RecordWeightedAuc(scored.logits, scored.labels, scored.records) for scored in by_seed]
+        for name, by_seed in rows.items()
+    }
+    first = next(iter(aucs.values()))
+    records, seeds = first[0].records, len(first)
     drawn = {name: np.empty(resamples) for name in rows}
     rng = np.random.default_rng(seed)
     for number in range(resamples):
-        weights = np.bincount(rng.integers(records, size=records), minlength=records).astype(np.float64)[record_numbers]
+        counts = np.bincount(rng.integers(records, size=records), minlength=records)
         chosen = rng.integers(seeds, size=seeds)
         for name, by_seed in aucs.items():
-            values = {which: by_seed[which](weights) for which in set(chosen.tolist())}
+            values = {which: by_seed[which](counts)[0] for which in set(chosen.tolist())}
             drawn[name][number] = np.mean([values[which] for which in chosen.tolist()])
     return drawn
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from rdd.evaluation.bootstrap import WeightedAuc, bound_without_errors, interval, resampled_counts
+from rdd.evaluation.bootstrap import RecordWeightedAuc, bound_without_errors, interval, resampled_counts
 from rdd.evaluation.scores import Scored
-from rdd.metrics import auroc, average_precision, equal_error_rate, misranked_pairs, rate_above, true_positive_rate
+from rdd.metrics import auroc, average_precision, equal_error_rate, rate_above, true_positive_rate
 
 
 def evaluate(scored: Scored, *, threshold: float, resamples: int, seed: int) -> dict[str, Any]:
@@ -27,19 +27,36 @@ def evaluate(scored: Scored, *, threshold: float, resamples: int, seed: int) -> 
     Raises:
         ValueError: a class is absent.
     """
-    real = scored.labels == 0
-    names = sorted(set(scored.generators[~real].tolist()))
-    keeps = {"": np.ones(len(real), dtype=bool)} | {name: real | (scored.generators == name) for name in names}
-    values = {name: auroc(scored.logits[keep], scored.labels[keep]) for name, keep in keeps.items()}
-    intervals = _intervals(scored, keeps, resamples, seed)
+    overall = auroc(scored.logits, scored.labels)
+    real, images_of = scored.labels == 0, scored.generated_by()
+    groups = np.zeros(len(real), dtype=np.int16)
+    for number, images in enumerate(images_of.values()):
+        groups[images] = number
+    aucs = RecordWeightedAuc(scored.logits, scored.labels, scored.records, groups)
+    right, pairs = aucs.ranked_right(np.ones(aucs.records, dtype=np.int32))
+    drawn = np.array([aucs(counts) for counts in resampled_counts(aucs.records, resamples=resamples, seed=seed)])
+    intervals = [interval(values) for values in drawn.T]
+    for number, images in enumerate([~real, *images_of.values()]):
+        if right[number] == pairs[number]:
+            keep = real | images
+            intervals[number] = [bound_without_errors(scored.records[keep], scored.labels[keep]), 1.0]
+    by_generator: dict[str, dict[str, Any]] = {
+        name: {
+            "auroc": float(1 - (pairs[number] - right[number]) / pairs[number]),
+            "auroc_interval": intervals[number],
+            "true_positive_rate": rate_above(scored.logits[images], threshold),
+            "images": int(images.sum()),
+        }
+        for number, (name, images) in enumerate(images_of.items(), start=1)
+    }
     tpr, fpr = (rate_above(scored.logits[which], threshold) for which in (~real, real))
     correct = (scored.logits >= threshold) == (scored.labels == 1)
-    worst = min(names, key=lambda name: values[name])
+    worst = min(by_generator, key=lambda name: by_generator[name]["auroc"])
     return {
-        "auroc": values[""],
-        "auroc_interval": intervals[""],
-        "misranked_pairs": misranked_pairs(scored.logits, scored.labels),
-        "pairs": int(real.sum()) * int((~real).sum()),
+        "auroc": overall,
+        "auroc_interval": intervals[0],
+        "misranked_pairs": float(pairs[0] - right[0]),
+        "pairs": int(pairs[0]),
         "average_precision": average_precision(scored.logits, scored.labels),
         "threshold": threshold,
         "accuracy": float(correct.mean()),
@@ -50,29 +67,7 @@ def evaluate(scored: Scored, *, threshold: float, resamples: int, seed: int) -> 
         "equal_error_rate": equal_error_rate(scored.logits, scored.labels),
         "real_images": int(real.sum()),
         "generated_images": int((~real).sum()),
-        "records": len(np.unique(scored.records)),
-        "by_generator": {
-            name: {
-                "auroc": values[name],
-                "auroc_interval": intervals[name],
-                "true_positive_rate": rate_above(scored.logits[scored.generators == name], threshold),
-                "images": int((scored.generators == name).sum()),
-            }
-            for name in names
-        },
-        "worst_generator": {"name": worst, "auroc": values[worst], "auroc_interval": intervals[worst]},
+        "records": aucs.records,
+        "by_generator": by_generator,
+        "worst_generator": {"name": worst} | {key: by_generator[worst][key] for key in ("auroc", "auroc_interval")},
     }
-
-
-def _intervals(scored: Scored, keeps: dict[str, np.ndarray], resamples: int, seed: int) -> dict[str, list[float] | None]:
-    """Interval of the AUC for each mask in ``keeps``, all from one set of resamples, so that they can be compared."""
-    aucs = {name: WeightedAuc(scored.logits[keep], scored.labels[keep]) for name, keep in keeps.items()}
-    drawn: dict[str, list[float]] = {name: [] for name in keeps}
-    for counts in resampled_counts(scored.records, resamples=resamples, seed=seed):
-        for name, keep in keeps.items():
-            drawn[name].append(aucs[name](counts[keep]))
-    intervals = {name: interval(np.array(values)) for name, values in drawn.items()}
-    for name, keep in keeps.items():
-        if misranked_pairs(scored.logits[keep], scored.labels[keep]) == 0:
-            intervals[name] = [bound_without_errors(scored.records[keep], scored.labels[keep]), 1.0]
-    return intervals

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from numpy.typing import ArrayLike
 
 from rdd import storage
 from rdd.detector import Detector
@@ -20,19 +22,33 @@ class Scored:
     """``(N,)`` float64."""
     labels: np.ndarray
     """``(N,)``: 0 real, 1 generated."""
-    generators: np.ndarray
-    """``(N,)`` names; ``real`` for real images."""
+    generator_of: np.ndarray
+    """``(N,)`` integers: position in ``generators``."""
+    generators: tuple[str, ...]
+    """Names, each once; not all of them need have an image here."""
     records: np.ndarray
     """``(N,)`` integers: images of one record share theirs."""
+
+    @classmethod
+    def named(cls, logits: np.ndarray, labels: np.ndarray, generators: ArrayLike, records: np.ndarray) -> "Scored":
+        """The same from ``(N,)`` names of generators."""
+        names, generator_of = np.unique(np.asarray(generators), return_inverse=True)
+        return cls(logits, labels, generator_of, tuple(names.tolist()), records)
+
+    def generated_by(self) -> dict[str, np.ndarray]:
+        """By name of a generator that has a generated image here, in alphabetical order: ``(N,)`` bool of its images."""
+        present = np.unique(self.generator_of[self.labels == 1]).tolist()
+        masks = {self.generators[code]: (self.generator_of == code) & (self.labels == 1) for code in present}
+        return {name: masks[name] for name in sorted(masks)}
 
 
 def score_part(detector: Detector, table: FeatureTable, images: torch.Tensor, text_mode: TextMode | None = None) -> Scored:
     """Logits of some images of a feature set; ``text_mode`` is by default the one in which the detector scores this set."""
-    names = np.array(table.generators)
     return Scored(
         logits=predict(detector.head, table, images, text_mode or detector.text_mode_for(table)).numpy(),
         labels=table.labels[images].numpy(),
-        generators=names[table.generator_of[images].numpy()],
+        generator_of=table.generator_of[images].numpy(),
+        generators=table.generators,
         records=table.record_of[images].numpy(),
     )
 
@@ -40,8 +56,8 @@ def score_part(detector: Detector, table: FeatureTable, images: torch.Tensor, te
 def write_logits(path: str, scored: Scored, table: FeatureTable) -> None:
     """The logit of each image, with its record, generator and label, as Parquet."""
     columns = {
-        "record_id": [table.record_ids[record] for record in scored.records],
-        "generator": scored.generators.tolist(),
+        "record_id": table.record_ids.take(pa.array(scored.records)),
+        "generator": pa.DictionaryArray.from_arrays(scored.generator_of, list(scored.generators)),
         "label": scored.labels.astype(np.int8),
         "logit": scored.logits,
     }
@@ -49,9 +65,18 @@ def write_logits(path: str, scored: Scored, table: FeatureTable) -> None:
 
 
 def read_logits(path: str) -> Scored:
-    """What :func:`write_logits` wrote."""
+    """What :func:`write_logits` wrote; records are numbered by their ids in ascending order."""
     columns = ["record_id", "generator", "label", "logit"]
     table = storage.read_table(path, columns, way_out="delete the run's directory to train it again")
-    _, records = np.unique(table["record_id"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
-    generators = table["generator"].to_numpy(zero_copy_only=False).astype(str)
-    return Scored(table["logit"].to_numpy(), table["label"].to_numpy(), generators, records)
+    records, ids = _codes(table["record_id"])
+    rank = np.empty(len(ids), dtype=np.int64)
+    rank[pc.sort_indices(ids).to_numpy()] = np.arange(len(ids))
+    generator_of, names = _codes(table["generator"])
+    return Scored(table["logit"].to_numpy(), table["label"].to_numpy(), generator_of, tuple(names.to_pylist()), rank[records])
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """Position of each value among the different ones, and these."""
+    strings = column.cast(pa.string()).combine_chunks()  # generators come as a dictionary, or from earlier runs as strings
+    encoded = strings.dictionary_encode()
+    return encoded.indices.to_numpy(), encoded.dictionary

@@ -1,7 +1,6 @@
 """Feature Parquet to arrays: into this process's memory, or into one memory map per node that its processes share."""
 
 import json
-import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,19 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rdd import storage
+from rdd.features.index import READ_THREADS, FileIndex, read_index
 from rdd.hashing import sha256_bytes
 from rdd.schema import FEATURE_DTYPE
 
-logger = logging.getLogger(__name__)
-
-_READ_THREADS = min(8, 2 * (os.cpu_count() or 1))
 _ROWS_AT_A_TIME = 128  # 1 MB of five images: it is copied on while it is still in the cache
-MAP_FILE = "rows.npy"
-"""File name of a node's memory map; change it with the layout: it is part of :func:`identity_of`, so old maps are not read."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +25,7 @@ class Columns:
 
     rows: np.ndarray
     """``(M, D)`` float16 of M images, and with text below them ``(R, D)`` of original, then of positive prompts."""
-    record_ids: tuple[str, ...]
-    generators: pa.ListArray
-
-
-@dataclass(frozen=True)
-class FileIndex:
-    """What the files hold besides features."""
-
-    files: tuple[str, ...]
-    first_image: np.ndarray
-    """``(files + 1,)`` images before each file."""
-    first_record: np.ndarray
-    """``(files + 1,)`` records before each file."""
-    record_ids: tuple[str, ...]
-    generators: pa.ListArray
+    index: FileIndex
 
 
 OnProgress = Callable[[str], object]
@@ -76,20 +56,6 @@ def feature_files(path: str) -> list[str]:
     return files
 
 
-def read_index(files: list[str]) -> FileIndex:
-    """Ids and generators of all files, and where each file begins."""
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        tables = list(pool.map(_read_ids, files))
-    ids = pa.concat_tables(tables).combine_chunks()
-    return FileIndex(
-        files=tuple(files),
-        first_image=np.cumsum([0] + [len(pc.list_flatten(table["generators"])) for table in tables]),
-        first_record=np.cumsum([0] + [table.num_rows for table in tables]),
-        record_ids=tuple(ids["record_id"].to_pylist()),
-        generators=pa.concat_arrays(ids["generators"].chunks),
-    )
-
-
 def read_columns(
     files: list[str],
     manifest: dict[str, Any],
@@ -109,35 +75,18 @@ def read_columns(
             firsts = index.first_image if name == "image_features" else index.first_record
             bad = _copy_column(files[number], name, rows[begin + firsts[number] : begin + firsts[number + 1]])
             if bad is not None:
-                record_id = _record_at(index, name, firsts[number] + bad)
+                record = index.record_at(firsts[number] + bad) if name == "image_features" else firsts[number] + bad
+                record_id = index.record_ids[record].as_py()
                 raise RuntimeError(f"{files[number]} holds NaN or infinity in {name} of the record {record_id!r}; embed again")
 
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
+    with ThreadPoolExecutor(READ_THREADS) as pool:
         for number, _ in enumerate(pool.map(fill, range(len(files)))):
             on_progress(f"{number + 1} of {len(files)} files of features")
-    return Columns(rows, index.record_ids, index.generators)
+    return Columns(rows, index)
 
 
 def _names(manifest: dict[str, Any]) -> list[str]:
     return ["image_features", *(["text_original", "text_positive"] if manifest["text"] else [])]
-
-
-def _read_ids(path: str) -> pa.Table:
-    table = read_parquet(path, ["record_id", "generators", "reason"])
-    return table.filter(pc.is_null(table["reason"])).select(["record_id", "generators"])
-
-
-def read_parquet(path: str, columns: list[str]) -> pa.Table:
-    """Some columns of one file."""
-    with storage.open_input(path) as file:
-        return pq.ParquetFile(file).read(columns=columns, use_threads=False)
-
-
-def _record_at(index: FileIndex, name: str, row: int) -> str:
-    """Id of the record that a row of a feature column, counted over all files, belongs to."""
-    if name == "image_features":
-        row = int(np.searchsorted(np.cumsum(np.asarray(pc.list_value_length(index.generators))), row, side="right"))
-    return index.record_ids[row]
 
 
 _EXPONENT = 0x7C00
@@ -172,10 +121,14 @@ def _values(column: pa.BinaryArray) -> np.ndarray:
     return np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(FEATURE_DTYPE)
 
 
+_LAYOUT = "rows.npy"
+"""Part of every identity since the first one; to change it would make all finished runs doubt their features."""
+
+
 def identity_of(path: str, manifest: dict[str, Any]) -> str:
-    """SHA-256 of the manifest, the names and sizes of the files, and our layout; each embedding run has its own."""
+    """SHA-256 of the manifest and of the names and sizes of the files; each embedding run has its own."""
     files = [(os.path.basename(file.path), file.size) for file in storage.list_files(storage.join(path, "data"))]
-    return sha256_bytes(json.dumps([MAP_FILE, manifest, files]).encode())
+    return sha256_bytes(json.dumps([_LAYOUT, manifest, files]).encode())
 
 
 def read_manifest(path: str) -> tuple[dict[str, Any], str]:

@@ -14,17 +14,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rdd import storage
-from rdd.features.files import MAP_FILE, Columns, OnProgress, feature_files, identity_of, ignored, read_columns, read_parquet
+from rdd.features.files import OnProgress, feature_files, identity_of, ignored, read_columns
+from rdd.features.index import ImageIndex, index_images
 from rdd.hashing import sha256_file_in_parts
 from rdd.schema import FEATURE_DTYPE
 
 logger = logging.getLogger(__name__)
 
 _WAIT_S = 0.2
-_IDS_FILE, _CHECKSUMS_FILE = "ids.parquet", "checksums.json"
+_ROWS_FILE, _IMAGES_FILE, _RECORDS_FILE = _FILES = ("rows.npy", "images.arrow", "records.arrow")
+_CHECKSUMS_FILE = "checksums.json"
+_LAYOUT = "2"
+"""Of the files in a map; a change of it leaves the maps of earlier versions to :mod:`rdd.features.old_maps`."""
 
 
 def map_folder() -> str:
@@ -32,8 +35,12 @@ def map_folder() -> str:
     return os.path.join(os.environ.get("RDD_MAP_DIR") or tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
 
 
-def read_shared_columns(path: str, manifest: dict[str, Any], shared: str, on_progress: OnProgress = ignored) -> Columns:
+def read_shared(
+    path: str, manifest: dict[str, Any], shared: str, on_progress: OnProgress = ignored
+) -> tuple[np.ndarray, ImageIndex]:
     """One memory map per node, below ``shared``: whoever comes first writes it, and the others wait for the lock.
+
+    The index of the images is mapped like the features, so that a process has next to no memory of its own for either.
 
     A map whose bytes are not those that were written is written again. Its checksum is verified by the first process that opens
     it after the machine has started or its file has changed, which the file's times tell.
@@ -44,8 +51,11 @@ def read_shared_columns(path: str, manifest: dict[str, Any], shared: str, on_pro
         shared: folder of the memory maps.
         on_progress: gets how far the writing of the map is, also while another process writes it.
 
+    Returns:
+        The rows of the features, see :class:`rdd.features.files.Columns`, and the index of the images; read only.
+
     Raises:
-        RuntimeError: ``shared`` is not this user's alone, or has no room.
+        RuntimeError: the files are not what the manifest says; or ``shared`` is not this user's alone, or has no room.
     """
     make_private(shared)
     folder = map_of(path, manifest, shared)
@@ -55,14 +65,22 @@ def read_shared_columns(path: str, manifest: dict[str, Any], shared: str, on_pro
             shutil.rmtree(folder)
         if not os.path.exists(folder):
             _write_map(path, manifest, folder, note)
-        ids = read_parquet(os.path.join(folder, _IDS_FILE), ["record_id", "generators"])
-        rows = np.load(os.path.join(folder, MAP_FILE), mmap_mode="r")
-    return Columns(rows, tuple(ids["record_id"].to_pylist()), pa.concat_arrays(ids["generators"].chunks))
+        rows = np.load(os.path.join(folder, _ROWS_FILE), mmap_mode="r")
+        images, records = (_read_arrow(os.path.join(folder, name)) for name in (_IMAGES_FILE, _RECORDS_FILE))
+    generators = images["generator"]
+    index = ImageIndex(
+        order=images["order"].to_numpy(),
+        record_of=images["record_of"].to_numpy(),
+        generator_of=generators.indices.to_numpy(),
+        generators=tuple(generators.dictionary.to_pylist()),
+        record_ids=records["record_id"],
+    )
+    return rows, index
 
 
 def map_of(path: str, manifest: dict[str, Any], shared: str) -> str:
     """Folder of the memory map of some features, whether it is there or not."""
-    return os.path.join(shared, identity_of(path, manifest))
+    return os.path.join(shared, f"{identity_of(path, manifest)}-{_LAYOUT}")
 
 
 def make_private(folder: str) -> None:
@@ -89,7 +107,7 @@ def _write_map(path: str, manifest: dict[str, Any], folder: str, on_progress: On
     shutil.rmtree(beside, ignore_errors=True)
     os.makedirs(beside, mode=0o700)
     logger.info("writing the memory map of %s to %s", path, folder)
-    place = os.path.join(beside, MAP_FILE)
+    place = os.path.join(beside, _ROWS_FILE)
 
     def allocate(shape: tuple[int, int]) -> np.ndarray:
         rows = np.lib.format.open_memmap(place, mode="w+", dtype=FEATURE_DTYPE, shape=shape)
@@ -101,20 +119,35 @@ def _write_map(path: str, manifest: dict[str, Any], folder: str, on_progress: On
                 shutil.rmtree(beside, ignore_errors=True)
                 raise RuntimeError(
                     f"no room for a memory map of {size:.3g} GiB in {os.path.dirname(folder)} ({error.strerror}); "
-                    "set RDD_MAP_DIR to a larger disk, or features.held to stream"
+                    "set RDD_MAP_DIR to a larger disk; training can also do without, by features.held stream"
                 ) from error
         return rows
 
     columns = read_columns(feature_files(path), manifest, allocate, on_progress=on_progress)
     assert isinstance(columns.rows, np.memmap)
     columns.rows.flush()
-    ids = pa.table({"record_id": list(columns.record_ids), "generators": columns.generators})
-    pq.write_table(ids, os.path.join(beside, _IDS_FILE))
+    index = index_images(path, columns.index, manifest)
+    generators = pa.DictionaryArray.from_arrays(index.generator_of, list(index.generators))
+    images = {"order": index.order, "record_of": index.record_of, "generator": generators}
+    _write_arrow(os.path.join(beside, _IMAGES_FILE), images)
+    _write_arrow(os.path.join(beside, _RECORDS_FILE), {"record_id": index.record_ids})
     _note_checksums(beside, _checksums(beside, on_progress))
     for name in (*os.listdir(beside), "."):
         _to_disk(os.path.join(beside, name))
     os.replace(beside, folder)
     _to_disk(os.path.dirname(folder))
+
+
+def _write_arrow(path: str, columns: dict[str, Any]) -> None:
+    """Columns as one batch of Arrow, which can be mapped as it is."""
+    batch = pa.record_batch(columns)
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _read_arrow(path: str) -> pa.RecordBatch:
+    """The one batch of a file, in the memory of its map."""
+    return pa.ipc.open_file(pa.memory_map(path)).get_batch(0)
 
 
 def _is_whole(folder: str, on_progress: OnProgress) -> bool:
@@ -139,14 +172,14 @@ def _note_checksums(folder: str, sha256: dict[str, str]) -> None:
 def _checksums(folder: str, on_progress: OnProgress) -> dict[str, str]:
     """SHA-256 of each file of a map."""
     on_progress("checking the memory map of features")
-    return {name: sha256_file_in_parts(os.path.join(folder, name)) for name in (MAP_FILE, _IDS_FILE)}
+    return {name: sha256_file_in_parts(os.path.join(folder, name)) for name in _FILES}
 
 
 def _seen(folder: str) -> list[Any]:
     """Which start of the machine this is, and of each file what changes when it is written to."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         seen: list[Any] = [file.read().strip()]
-    for name in (MAP_FILE, _IDS_FILE):
+    for name in _FILES:
         now = os.stat(os.path.join(folder, name))
         seen.append([now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns])
     return seen

@@ -5,19 +5,21 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from rdd.config import FeaturesConfig
+from rdd.features.index import python_strings
 from rdd.hashing import hash_strings
 
 logger = logging.getLogger(__name__)
 
 Part = Literal["train", "validation", "test"]
 
-_PARTS: tuple[Part, ...] = ("test", "validation", "train")
+PARTS: tuple[Part, ...] = ("test", "validation", "train")
 _CLASSES = ("real", "generated")
 
 
-def split_records(record_ids: tuple[str, ...], config: FeaturesConfig) -> np.ndarray:
+def split_records(record_ids: pa.StringArray, config: FeaturesConfig) -> np.ndarray:
     """Part of each record, by a seeded hash of its id: the same whatever other records there are.
 
     Returns:
@@ -34,7 +36,7 @@ def split_records(record_ids: tuple[str, ...], config: FeaturesConfig) -> np.nda
     return np.where(test, "test", np.where(validation, "validation", "train"))
 
 
-def split_with_both_classes(record_ids: tuple[str, ...], has_class: np.ndarray, config: FeaturesConfig) -> np.ndarray:
+def split_with_both_classes(record_ids: pa.StringArray, has_class: np.ndarray, config: FeaturesConfig) -> np.ndarray:
     """The parts of :func:`split_records`, corrected where a part of a small set lacks a class.
 
     Then one record with that class is moved there from the part that holds most of them: the one with the lowest hash of those
@@ -53,7 +55,7 @@ def split_with_both_classes(record_ids: tuple[str, ...], has_class: np.ndarray, 
         ValueError: there are too few records of a class, or a fold lacks one; how many are needed is said.
     """
     parts = split_records(record_ids, config)
-    changeable = _PARTS if config.split == "shares" else ("validation", "train")
+    changeable = PARTS if config.split == "shares" else ("validation", "train")
     moved = 0
     for part in changeable:
         for which in (0, 1):
@@ -63,7 +65,7 @@ def split_with_both_classes(record_ids: tuple[str, ...], has_class: np.ndarray, 
             if len(spare):
                 parts[spare[np.argmin(_uniform(record_ids, config)[spare])]] = part
                 moved += 1
-    for part in _PARTS:
+    for part in PARTS:
         lacking = [name for which, name in enumerate(_CLASSES) if not (has_class[:, which] & (parts == part)).any()]
         if lacking:
             raise ValueError(_too_few(part, lacking, has_class, config))
@@ -85,8 +87,8 @@ def _spare_records(parts: np.ndarray, has_class: np.ndarray, which: int, changea
     return np.flatnonzero(in_donor & has_class[:, which] & ~last_of_class.any(1))
 
 
-def _uniform(record_ids: tuple[str, ...], config: FeaturesConfig) -> np.ndarray:
-    return hash_strings(record_ids, seed=config.split_seed) / 2.0**64
+def _uniform(record_ids: pa.StringArray, config: FeaturesConfig) -> np.ndarray:
+    return hash_strings(python_strings(record_ids), seed=config.split_seed) / 2.0**64
 
 
 def _too_few(part: str, lacking: list[str], has_class: np.ndarray, config: FeaturesConfig) -> str:

@@ -12,27 +12,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from rdd.config import FeaturesConfig
 from rdd.features.batches import global_batches
-from rdd.features.files import (
-    Columns,
-    FileIndex,
-    OnProgress,
-    feature_files,
-    identity_of,
-    ignored,
-    read_columns,
-    read_manifest,
-)
+from rdd.features.files import OnProgress, feature_files, identity_of, ignored, read_columns, read_manifest
 from rdd.features.gather import CPU, gather_batches, to_device
-from rdd.features.node_map import read_shared_columns
-from rdd.features.splits import Part, split_with_both_classes
+from rdd.features.index import ImageIndex, index_images, labels_of
+from rdd.features.node_map import read_shared
+from rdd.features.splits import PARTS, Part, split_with_both_classes
 from rdd.features.text_modes import TextMode, input_width, prompt_rows, text_mode_for
-from rdd.schema import REAL, label_of
 
 
 @dataclass(frozen=True)
@@ -59,16 +49,16 @@ class FeatureTable:
     has_text: bool
     """Whether prompts are there."""
     order: Tensor
-    """``(M,)`` int64: row of each image, sorted by record id."""
+    """``(M,)`` int32: row of each image, sorted by record id."""
     record_of: Tensor
-    """``(M,)`` int64: record of each image, in the order of the files."""
+    """``(M,)`` int32: record of each image, as ``record_ids`` counts them."""
     labels: Tensor
-    """``(M,)`` float32 of each image."""
+    """``(M,)`` uint8 of each image: 0 real, 1 generated."""
     generator_of: Tensor
-    """``(M,)`` int64 of each image: position in ``generators``."""
+    """``(M,)`` int16 of each image: position in ``generators``."""
     generators: tuple[str, ...]
     """Names, ``real`` first."""
-    record_ids: tuple[str, ...]
+    record_ids: pa.StringArray
     """Of each record, in the order of the files."""
     manifest: dict[str, Any]
     """What jobs/embed.py wrote beside the features."""
@@ -77,7 +67,7 @@ class FeatureTable:
     identity: str
     """SHA-256 of the manifest, and the names and sizes of the files: features embedded anew have another."""
     _parts: dict[tuple, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Part of each record, by the settings of the split: hashing all ids takes seconds at D3's size."""
+    """Position in :data:`PARTS` of each record's part, by the settings of the split: hashing D3's ids takes seconds."""
 
     @property
     def streamed(self) -> bool:
@@ -101,14 +91,15 @@ class FeatureTable:
         manifest, digest = read_manifest(path)
         try:
             if shared:
-                columns = read_shared_columns(path, manifest, shared, on_progress)
+                rows, index = read_shared(path, manifest, shared, on_progress)
             else:
                 columns = read_columns(feature_files(path), manifest, on_progress=on_progress)
+                rows, index = columns.rows, index_images(path, columns.index, manifest)
         except (KeyError, pa.ArrowException) as error:
             raise RuntimeError(
                 f"{path} is not what jobs/embed.py wrote ({type(error).__name__}: {error}); embed again"
             ) from error
-        return cls(rows=_tensor(columns.rows), **index_images(path, columns, manifest, digest))
+        return cls(rows=_tensor(rows), **table_fields(path, index, manifest, digest))
 
     def __len__(self) -> int:
         """Images in the table."""
@@ -147,9 +138,12 @@ class FeatureTable:
         key = (config.split, config.split_seed, config.validation_share, config.test_share, config.num_folds, config.fold)
         if key not in self._parts:
             has_class = np.zeros((len(self.record_ids), 2), dtype=bool)
-            has_class[self.record_of.numpy(), self.labels.numpy().astype(int)] = True
-            self._parts[key] = split_with_both_classes(self.record_ids, has_class, config)
-        return torch.from_numpy(np.flatnonzero((self._parts[key] == part)[self.record_of.numpy()]))
+            for label in (0, 1):
+                has_class[self.record_of.numpy()[self.labels.numpy() == label], label] = True
+            parts = split_with_both_classes(self.record_ids, has_class, config)
+            self._parts[key] = np.select([parts == name for name in PARTS], range(len(PARTS))).astype(np.uint8)
+        in_part = self._parts[key] == PARTS.index(part)
+        return torch.from_numpy(np.flatnonzero(in_part[self.record_of.numpy()]))
 
     def gather(self, images: Tensor, text_mode: TextMode) -> Batch:
         """Features and labels of some images, in memory of their own.
@@ -187,8 +181,8 @@ class FeatureTable:
             yield Batch(features, to_device(self.labels.index_select(0, images).to(dtype), device))
 
     def row_numbers(self, images: Tensor, text_mode: TextMode) -> Tensor:
-        """Rows that make up the features of some images: ``(N, 1)``, or with text ``(N, 2)``."""
-        image_rows = self.order.index_select(0, images)
+        """Rows that make up the features of some images: ``(N, 1)`` int64, or with text ``(N, 2)``."""
+        image_rows = self.order.index_select(0, images).to(torch.int64)
         records, labels = (values.index_select(0, images) for values in (self.record_of, self.labels))
         prompts = prompt_rows(text_mode, records, labels, num_records=len(self.record_ids))
         return image_rows[:, None] if prompts is None else torch.stack([image_rows, len(self) + prompts], dim=1)
@@ -203,56 +197,20 @@ class FeatureTable:
         return replace(self, rows=self.rows.to(device))
 
 
-def index_images(path: str, files: Columns | FileIndex, manifest: dict[str, Any], digest: str) -> dict[str, Any]:
-    """The fields of a table besides its features, images in the order of record ids.
-
-    Raises:
-        RuntimeError: the files are not what the manifest says.
-    """
-    records, written = len(files.record_ids), manifest.get("records_written")
-    if records != written:
-        raise RuntimeError(f"{path} holds {records} records and its manifest says {written}; embed again")
-    images = int(pc.sum(pc.list_value_length(files.generators)).as_py() or 0)
-    if images != manifest["images"]:
-        raise RuntimeError(f"{path} holds {images} images and its manifest says {manifest['images']}; embed again")
-    _check_generators(path, files.generators)
-    if len(set(files.record_ids)) != records:
-        raise RuntimeError(f"{path} holds record ids more than once; embed again")
-    counts = np.asarray(pc.list_value_length(files.generators))
-    starts = np.cumsum(counts) - counts
-    by_id = np.array(sorted(range(records), key=files.record_ids.__getitem__), dtype=np.int64)
-    record_of = np.repeat(by_id, counts[by_id])
-    within = np.arange(len(record_of)) - np.repeat(np.cumsum(counts[by_id]) - counts[by_id], counts[by_id])
-    order = starts[record_of] + within
-    names = pc.list_flatten(files.generators).dictionary_encode()
-    generators = sorted(names.dictionary.to_pylist(), key=lambda name: (name != REAL, name))
-    rank = np.array([generators.index(name) for name in names.dictionary.to_pylist()], dtype=np.int64)
-    generator_of = rank[np.asarray(names.indices)][order]
-    label_by_generator = np.array([label_of(name) for name in generators], dtype=np.float32)
+def table_fields(path: str, index: ImageIndex, manifest: dict[str, Any], digest: str) -> dict[str, Any]:
+    """The fields of a table besides its features."""
     return {
         "has_text": bool(manifest["text"]),
-        "order": torch.from_numpy(order),
-        "record_of": torch.from_numpy(record_of),
-        "labels": torch.from_numpy(label_by_generator[generator_of]),
-        "generator_of": torch.from_numpy(generator_of),
-        "generators": tuple(generators),
-        "record_ids": files.record_ids,
+        "order": _tensor(index.order),
+        "record_of": _tensor(index.record_of),
+        "labels": torch.from_numpy(labels_of(index.generator_of, index.generators)),
+        "generator_of": _tensor(index.generator_of),
+        "generators": index.generators,
+        "record_ids": index.record_ids,
         "manifest": manifest,
         "manifest_sha256": digest,
         "identity": identity_of(path, manifest),
     }
-
-
-def _check_generators(path: str, generators: pa.ListArray) -> None:
-    """Refuse an image without a generator, since its label would be a guess.
-
-    Raises:
-        RuntimeError: a list or a name is null or empty.
-    """
-    names = pc.list_flatten(generators)
-    bad = generators.null_count + names.null_count + int(pc.sum(pc.equal(pc.utf8_length(names), 0)).as_py() or 0)
-    if bad:
-        raise RuntimeError(f"{path} holds {bad} images or records without a generator's name; embed again")
 
 
 def _tensor(array: np.ndarray) -> Tensor:

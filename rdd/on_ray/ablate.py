@@ -246,7 +246,8 @@ def _check_paired(scored: Mapping[str, Sequence[Scored]]) -> None:
     first = next(iter(scored.values()))[0]
     for name, by_seed in scored.items():
         for seed, one in enumerate(by_seed):
-            if not (np.array_equal(one.records, first.records) and np.array_equal(one.generators, first.generators)):
+            same_generators = one.generators == first.generators and np.array_equal(one.generator_of, first.generator_of)
+            if not (same_generators and np.array_equal(one.records, first.records)):
                 raise RuntimeError(
                     f"{name}/seed-{seed} was tested on other images than the first run; delete it to train it again"
                 )

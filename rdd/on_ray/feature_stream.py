@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from rdd.features import Batch, FeatureTable, TextMode, deal_batches, hash_pair
-from rdd.features.files import FileIndex, feature_files, read_columns, read_index, read_manifest
+from rdd.features.files import feature_files, read_columns, read_manifest
 from rdd.features.gather import CPU
-from rdd.features.table import index_images
+from rdd.features.index import index_images, labels_of, read_index
+from rdd.features.table import table_fields
+from rdd.features.text_modes import prompt_rows
 from rdd.schema import FEATURE_DTYPE
 
 _TASKS = 2  # windows on their way: one is read while another is trained on
@@ -28,7 +30,9 @@ _TASKS = 2  # windows on their way: one is read while another is trained on
 class StreamedTable(FeatureTable):
     """A table whose features stay in their files; only record ids, labels and row numbers are in memory."""
 
-    index: FileIndex
+    files: tuple[str, ...]
+    first_image: np.ndarray
+    """``(files + 1,)`` images before each file."""
     window_bytes: int
     """Features that are shuffled together."""
 
@@ -53,13 +57,13 @@ class StreamedTable(FeatureTable):
         manifest, digest = read_manifest(path)
         index = read_index(feature_files(path))
         rows = torch.empty(0, manifest["embed_dim"], dtype=torch.float16)
-        fields = index_images(path, index, manifest, digest)
-        return cls(rows=rows, **fields, index=index, window_bytes=shuffle_mib * 2**20)
+        fields = table_fields(path, index_images(path, index, manifest), manifest, digest)
+        return cls(rows=rows, **fields, files=index.files, first_image=index.first_image, window_bytes=shuffle_mib * 2**20)
 
     def epoch_batches(self, images: Tensor, *, seed: int, epoch: int, batch_size: int, stratified: bool) -> list[Tensor]:
         """The batches of an epoch, shuffled within windows of files; ``stratified`` deals the classes within a window."""
         generator = torch.Generator().manual_seed(hash_pair(seed, epoch))
-        place = torch.empty(len(self.index.files), dtype=torch.int64)
+        place = torch.empty(len(self.files), dtype=torch.int64)
         place[torch.randperm(len(place), generator=generator)] = torch.arange(len(place))
         by_file = images[torch.argsort(place[self._file_of(images)], stable=True)]
         pieces = by_file.tensor_split(-(-len(images) // batch_size))
@@ -84,64 +88,71 @@ class StreamedTable(FeatureTable):
         parts = list(parts)
         per_window = self._batches_per_window(max(map(len, parts), default=1))  # of a rank: its share of some windows
         windows = [self._window(parts[first : first + per_window], text_mode) for first in range(0, len(parts), per_window)]
-        features = _read_in_order(windows, self.index, self.manifest)
+        features = _read_in_order(windows, self.manifest)
         for images, batch in zip(parts, features, strict=True):
             labels = self.labels.index_select(0, images)
             yield Batch(batch.to(device).to(dtype), labels.to(device, dtype))
 
-    def _window(self, parts: list[Tensor], text_mode: TextMode) -> dict[str, Any]:
-        """A request: the files to read, and of each batch the rows of the whole table."""
-        numbers = [self.row_numbers(images, text_mode).numpy() for images in parts]
-        files = np.unique(np.concatenate([self._file_of(images).numpy() for images in parts]))
-        return {"files": files, "numbers": numbers}
+    def _window(self, parts: list[Tensor], text_mode: TextMode) -> "_Window":
+        rows = [self.order.index_select(0, images).numpy() for images in parts]
+        numbers = np.unique(np.concatenate([self._file_of(images).numpy() for images in parts]))
+        return _Window([self.files[number] for number in numbers], self.first_image[numbers].tolist(), rows, text_mode)
 
     def _file_of(self, images: Tensor) -> Tensor:
-        return torch.searchsorted(torch.from_numpy(self.index.first_image), self.order[images], right=True) - 1
+        return torch.searchsorted(torch.from_numpy(self.first_image), self.order[images], right=True) - 1
 
     def _batches_per_window(self, batch_size: int) -> int:
         image_bytes = self.embed_dim * 2 * (2 if self.has_text else 1)
         return max(1, self.window_bytes // (batch_size * image_bytes))
 
 
+@dataclass(frozen=True)
+class _Window:
+    """A request for some batches, 4 bytes an image: a task that reads them needs to know nothing else of the table."""
+
+    files: list[str]
+    """That hold the images of the batches."""
+    first_image: list[int]
+    """Images of the whole table before each file."""
+    rows: list[np.ndarray]
+    """Of each batch, ``(N,)`` int32: rows of its images in the whole table."""
+    text_mode: TextMode
+
+
 class _WindowReader:
     """Reads the files of a window and gathers its batches; a task of Ray Data.
 
     Args:
-        requests: reference of the list of windows, and of the index of the features.
+        windows: a reference to each, so that a task fetches no window but its own.
         manifest: of the features.
     """
 
-    def __init__(self, requests: "ray.ObjectRef", manifest: dict[str, Any]) -> None:
-        self._requests, self._manifest = requests, manifest
+    def __init__(self, windows: "list[ray.ObjectRef]", manifest: dict[str, Any]) -> None:
+        self._windows, self._manifest = windows, manifest
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """One row a batch: its float16 features as bytes, and how many images it has; one file is in memory at a time."""
-        windows, index = ray.get(self._requests)
-        numbers = windows[row["id"]]["numbers"]
-        wanted = np.concatenate([row_numbers.ravel() for row_numbers in numbers])
-        text = any(row_numbers.shape[1] > 1 for row_numbers in numbers)
-        gathered = np.empty((len(wanted), self._manifest["embed_dim"]), dtype=FEATURE_DTYPE)
-        for file in windows[row["id"]]["files"]:
-            read = read_columns([index.files[file]], self._manifest, text=text)
-            places = _rows_of_file(index, file)[: len(read.rows)]  # without text they end with the images
-            nearest = np.searchsorted(places, wanted).clip(max=len(places) - 1)
-            here = places[nearest] == wanted
-            gathered[here] = read.rows[nearest[here]]
-        ends = np.cumsum([row_numbers.size for row_numbers in numbers])[:-1]
-        parts = np.split(gathered, ends)
-        return [
-            {"features": part.tobytes(), "images": len(row_numbers)} for part, row_numbers in zip(parts, numbers, strict=True)
-        ]
+        window: _Window = ray.get(self._windows[row["id"]])
+        text, wanted = window.text_mode != "none", np.concatenate(window.rows)
+        gathered = np.empty((len(wanted), 2 if text else 1, self._manifest["embed_dim"]), dtype=FEATURE_DTYPE)
+        for file, first in zip(window.files, window.first_image, strict=True):
+            read = read_columns([file], self._manifest, text=text)
+            images = len(read.index.generator_of)
+            here = np.flatnonzero((wanted >= first) & (wanted < first + images))
+            in_file = wanted[here] - first
+            gathered[here, 0] = read.rows[in_file]
+            records = np.repeat(np.arange(len(read.index.images_of)), read.index.images_of)[in_file]
+            labels = labels_of(read.index.generator_of[in_file], read.index.generators)
+            prompts = prompt_rows(
+                window.text_mode, torch.from_numpy(records), torch.from_numpy(labels), num_records=len(read.index.images_of)
+            )
+            if prompts is not None:
+                gathered[here, 1] = read.rows[images + prompts.numpy()]
+        ends = np.cumsum([len(rows) for rows in window.rows])[:-1]
+        return [{"features": part.tobytes(), "images": len(part)} for part in np.split(gathered, ends)]
 
 
-def _rows_of_file(index: FileIndex, file: int) -> np.ndarray:
-    """Rows of the whole matrix that a file holds: images, original prompts, positive prompts; ascending."""
-    images, records = int(index.first_image[-1]), int(index.first_record[-1])
-    blocks = [(index.first_image, 0), (index.first_record, images), (index.first_record, images + records)]
-    return np.concatenate([np.arange(firsts[file], firsts[file + 1]) + begin for firsts, begin in blocks])
-
-
-def _read_in_order(windows: list[dict[str, Any]], index: FileIndex, manifest: dict[str, Any]) -> Iterator[Tensor]:
+def _read_in_order(windows: list[_Window], manifest: dict[str, Any]) -> Iterator[Tensor]:
     """``(N, k D)`` float16 of each batch, in order, read ahead by tasks that take no CPU from the workers."""
     if not windows:
         return
@@ -150,7 +161,7 @@ def _read_in_order(windows: list[dict[str, Any]], index: FileIndex, manifest: di
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures come as exceptions
-    reader = _WindowReader(ray.put((windows, index)), manifest)
+    reader = _WindowReader([ray.put(window) for window in windows], manifest)
     dataset = ray.data.range(len(windows), override_num_blocks=len(windows))
     dataset = dataset.flat_map(reader.__call__, compute=ray.data.TaskPoolStrategy(size=_TASKS), num_cpus=0)
     for row in dataset.iter_rows():

@@ -14,6 +14,7 @@ from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import score_part
 from rdd.features import FeatureTable
 from rdd.features.files import identity_of, read_manifest
+from rdd.features.node_map import map_folder
 from rdd.hashing import sha256_bytes
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import write_figures
@@ -43,7 +44,7 @@ def run_evaluation(config: Config) -> dict[str, Any]:
             return _summary(output, options.part, report)
         logger.info("the detector or the features have changed since: evaluating again")
     detector = Detector.load(RunDirectory(options.run).detector)
-    table = FeatureTable.load(config.features.path)
+    table = FeatureTable.load(config.features.path, shared=map_folder())
     detector.check_features(table)
     run = RunDirectory(options.run)
     images = _images(config, run, table)

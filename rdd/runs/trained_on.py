@@ -7,6 +7,7 @@ from torch import Tensor
 from rdd import storage
 from rdd.config import FeaturesConfig
 from rdd.features import FeatureTable
+from rdd.features.index import python_strings
 from rdd.hashing import hash_strings
 
 
@@ -37,4 +38,5 @@ def refuse_trained_on(path: str, table: FeatureTable, images: Tensor) -> None:
 
 def _hashed_records(table: FeatureTable, images: Tensor) -> np.ndarray:
     """``(R,)`` uint64 of the records that some images belong to."""
-    return hash_strings([table.record_ids[record] for record in np.unique(table.record_of[images].numpy())])
+    records = np.unique(table.record_of[images].numpy())
+    return hash_strings(python_strings(table.record_ids.take(pa.array(records))))

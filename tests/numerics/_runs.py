@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 
@@ -34,7 +35,7 @@ def make_table(records: int = 80) -> FeatureTable:
         labels=labels,
         generator_of=torch.tensor([0, 1, 2]).repeat(records),
         generators=("real", "a", "b"),
-        record_ids=tuple(f"r{i}" for i in range(records)),
+        record_ids=pa.array(f"r{i}" for i in range(records)),
         manifest={"embed_dim": FEATURES},
         manifest_sha256="",
         identity="",

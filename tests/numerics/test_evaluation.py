@@ -3,7 +3,8 @@ import pytest
 from scipy.optimize import brentq
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
-from rdd.evaluation.bootstrap import WeightedAuc, interval, resampled_counts
+from rdd.evaluation import bootstrap
+from rdd.evaluation.bootstrap import RecordWeightedAuc, interval, resampled_counts
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored
 from rdd.metrics import equal_error_rate, rate_above, threshold_at, true_positive_rate
@@ -16,21 +17,38 @@ def scored_set(records: int = 200, shift: float = 1.5, seed: int = 0) -> Scored:
     logits = shared + rng.normal(size=(records, 3)) + np.array([0.0, shift, shift / 2])
     names = np.tile(np.array(["real", "easy", "hard"]), records)
     labels = np.tile([0, 1, 1], records)
-    return Scored(np.round(logits.ravel(), 1), labels, names, np.repeat(np.arange(records), 3))
+    return Scored.named(np.round(logits.ravel(), 1), labels, names, np.repeat(np.arange(records), 3))
 
 
-def test_weighted_auc_is_that_of_repeated_images() -> None:
+def test_a_weighted_auc_is_that_of_repeated_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "_IMAGES_AT_A_TIME", 7)  # so that the pieces of a sum have ends
     scored, rng = scored_set(), np.random.default_rng(1)
-    weights = rng.integers(0, 4, len(scored.logits))
+    records = 3 * scored.records - 5  # any integers
+    aucs = RecordWeightedAuc(scored.logits, scored.labels, records, scored.generator_of)
+    counts = rng.integers(0, 4, aucs.records)
+    weights = counts[scored.records]
+    drawn = aucs(counts)
+    assert scored.generators == ("easy", "hard", "real")
     expected = roc_auc_score(np.repeat(scored.labels, weights), np.repeat(scored.logits, weights))
-    assert WeightedAuc(scored.logits, scored.labels)(weights.astype(float)) == pytest.approx(expected, abs=1e-12)
+    assert drawn[0] == pytest.approx(expected, abs=1e-12)
+    for code in range(2):
+        keep = (scored.labels == 0) | (scored.generator_of == code)
+        labels, logits = (np.repeat(values[keep], weights[keep]) for values in (scored.labels, scored.logits))
+        assert drawn[1 + code] == pytest.approx(roc_auc_score(labels, logits), abs=1e-12)
 
 
-def test_records_are_drawn_whole() -> None:
-    counts = next(resampled_counts(np.array([7, 3, 7, 3, 9]), resamples=1, seed=0))
-    assert counts[0] == counts[2]
-    assert counts[1] == counts[3]
-    assert counts[0] + counts[1] + counts[4] == 3
+def test_an_auc_without_an_image_of_a_class_is_no_number() -> None:
+    aucs = RecordWeightedAuc(np.array([0.0, 1.0]), np.array([0, 1]), np.array([4, 9]))
+    assert aucs(np.array([1, 1])).tolist() == [1.0, 1.0]
+    assert np.isnan(aucs(np.array([2, 0]))).all()
+    assert np.isnan(aucs(np.array([0, 2]))).all()
+
+
+def test_as_many_records_are_drawn_as_there_are() -> None:
+    drawn = list(resampled_counts(50, resamples=400, seed=0))
+    assert all(counts.sum() == 50 for counts in drawn)
+    assert np.mean(drawn, axis=0) == pytest.approx(np.ones(50), abs=0.25)
+    assert np.var(drawn) == pytest.approx(1 - 1 / 50, abs=0.05)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -47,7 +65,7 @@ def test_the_report_agrees_with_scikit_learn() -> None:
     report = evaluate(scored, threshold=1.0, resamples=100, seed=0)
     assert report["auroc"] == pytest.approx(roc_auc_score(scored.labels, scored.logits))
     assert report["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(scored.labels, scored.logits >= 1.0))
-    hard = scored.generators != "easy"
+    hard = ~scored.generated_by()["easy"]
     assert report["by_generator"]["hard"]["auroc"] == pytest.approx(roc_auc_score(scored.labels[hard], scored.logits[hard]))
     assert report["worst_generator"]["name"] == "hard"
     assert report["misranked_pairs"] == pytest.approx((1 - report["auroc"]) * report["pairs"])

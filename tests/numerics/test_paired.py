@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def two_rows(
         of_seeds = []
         for _ in range(seeds):
             noise, shift = 0.3 * rng.normal(size=len(labels)), 1.2 + extra + by_seed * rng.normal()
-            of_seeds.append(Scored(shared + own + noise + shift * labels, labels, names, record))
+            of_seeds.append(Scored.named(shared + own + noise + shift * labels, labels, names, record))
         rows.append(of_seeds)
     return rows[0], rows[1]
 
@@ -57,7 +58,7 @@ def test_images_taken_for_independent_would_mislead(by_record: str, low: float, 
     for _ in range(600):
         rows = two_rows(rng, records=100, seeds=1, by_record=by_record)
         alone = np.arange(100 * IMAGES)
-        as_alone = [[Scored(s.logits, s.labels, s.generators, alone) for s in row] for row in rows]
+        as_alone = [[replace(s, records=alone) for s in row] for row in rows]
         plain.append(spread_of_difference(*as_alone).p_value < 0.05)
     assert low <= np.mean(plain) <= high, np.mean(plain)
 
@@ -108,7 +109,7 @@ def test_holm_is_that_of_statsmodels_by_hand() -> None:
 
 def test_where_nothing_is_misranked_there_is_a_bound_that_holds() -> None:
     labels, records = np.tile([0, 1], 50), np.repeat(np.arange(50), 2)
-    scored = Scored(labels * 2.0, labels, np.where(labels, "sd", "real"), records)
+    scored = Scored.named(labels * 2.0, labels, np.where(labels, "sd", "real"), records)
     report = evaluate(scored, threshold=1.0, resamples=100, seed=0)
     bound = bound_without_errors(records, labels)
     assert report["auroc_interval"] == [bound, 1.0]

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -23,7 +24,7 @@ def test_each_image_has_the_features_of_its_record(table: FeatureTable) -> None:
     assert len(table) == sum(2 + i % 4 for i in range(60))
     assert table.generators == ("real", "gen-0", "gen-1", "gen-2", "gen-3")
     batch = table.gather(torch.arange(len(table)), "official")
-    records = [int(table.record_ids[record][1:]) for record in table.record_of]
+    records = [int(table.record_ids[record].as_py()[1:]) for record in table.record_of.tolist()]
     assert records == sorted(records)
     assert batch.features[:, 0].tolist() == records
     names = [table.generators[generator] for generator in table.generator_of]
@@ -128,7 +129,7 @@ def test_shares_split_records_and_keep_their_images_together(table: FeatureTable
 
 
 def test_shares_are_the_shares_and_stay_when_records_are_added() -> None:
-    ids = tuple(f"id-{i}" for i in range(20_000))
+    ids = pa.array(f"id-{i}" for i in range(20_000))
     parts = split_records(ids, FeaturesConfig())
     assert [round(float((parts == part).mean()), 2) for part in ("train", "validation", "test")] == [0.9, 0.05, 0.05]
     assert (split_records(ids[5_000:], FeaturesConfig()) == parts[5_000:]).all()
@@ -136,7 +137,7 @@ def test_shares_are_the_shares_and_stay_when_records_are_added() -> None:
 
 
 def test_folds_are_disjoint_and_cover_everything() -> None:
-    ids = tuple(f"id-{i}" for i in range(10_000))
+    ids = pa.array(f"id-{i}" for i in range(10_000))
     folds = [split_records(ids, FeaturesConfig(split="folds", num_folds=4, fold=fold)) for fold in range(4)]
     tested = np.stack([fold == "test" for fold in folds])
     assert (tested.sum(axis=0) == 1).all()
@@ -169,7 +170,7 @@ def test_a_set_of_one_class_is_refused_with_what_is_needed(tmp_path: Path) -> No
 @pytest.mark.parametrize(("real", "generated", "both"), [(3, 3, 0), (0, 0, 3), (1, 2, 2), (15, 15, 0), (4, 40, 0)])
 def test_small_sets_get_both_classes_in_every_part(real: int, generated: int, both: int, share: float) -> None:
     number = real + generated + both
-    ids = tuple(f"image-{i}" for i in range(number))
+    ids = pa.array(f"image-{i}" for i in range(number))
     has_class = np.stack([np.arange(number) < real + both, np.arange(number) >= real], axis=1)
     for seed in range(100):
         config = FeaturesConfig(split_seed=seed, validation_share=share, test_share=share)
@@ -178,7 +179,7 @@ def test_small_sets_get_both_classes_in_every_part(real: int, generated: int, bo
             assert has_class[parts == part].any(0).all(), (part, seed)
         # which records move depends on their ids alone, not on their order
         order = np.random.default_rng(seed).permutation(number)
-        again = split_with_both_classes(tuple(ids[i] for i in order), has_class[order], config)
+        again = split_with_both_classes(ids.take(pa.array(order)), has_class[order], config)
         assert (again == parts[order]).all()
 
 
@@ -190,7 +191,7 @@ def test_a_set_that_was_mended_says_so_once(tmp_path: Path, caplog) -> None:
 
 
 def test_a_set_that_needs_no_mending_is_left_as_it_is() -> None:
-    ids = tuple(f"id-{i}" for i in range(2_000))
+    ids = pa.array(f"id-{i}" for i in range(2_000))
     has_class = np.ones((2_000, 2), dtype=bool)
     assert (split_with_both_classes(ids, has_class, FeaturesConfig()) == split_records(ids, FeaturesConfig())).all()
 

@@ -76,7 +76,7 @@ def test_bytes_of_a_map_that_changed_under_one_size_are_seen(tmp_path: Path, cap
     assert "is not what was written; writing it again" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "ids.parquet", "checksums.json"])
+@pytest.mark.parametrize("name", ["rows.npy", "images.arrow", "records.arrow", "checksums.json"])
 @pytest.mark.parametrize("damage", ["gone", "empty"])
 def test_a_damaged_map_is_written_again(tmp_path: Path, name: str, damage: str) -> None:
     path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
@@ -101,7 +101,7 @@ def test_a_map_is_verified_once_after_the_machine_has_started(tmp_path: Path, mo
     (map_in(maps) / "checksums.json").write_text(json.dumps(noted))
     for _ in range(2):
         FeatureTable.load(path, shared=str(maps))
-    assert len(checked) == 2  # each of the two files, once
+    assert len(checked) == 3  # each of the three files, once
 
 
 def test_a_folder_of_maps_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
