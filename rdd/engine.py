@@ -69,7 +69,10 @@ class RunContext(Protocol):
         """The last checkpoint, if the run has one."""
 
     def save(self, state: TrainState, *, best: bool) -> None:
-        """Keep a checkpoint as the last, and as the best if it is; called by every rank, written by one."""
+        """Keep a checkpoint as the last, and as the best if it is; called by every rank, written by one, perhaps later."""
+
+    def wait_until_saved(self) -> None:
+        """Wait until every checkpoint is written."""
 
     def progress(self, epoch: int, step: int, steps: int) -> None:
         """A step of an epoch is done, counted from 1; must be cheap."""
@@ -355,24 +358,35 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
         learner.optimizer.load_state_dict(state.optimizer)
         logger.info("going on after epoch %d of %d", state.epoch, config.train.epochs)
     labels = table.labels[validation].numpy()
-    for epoch in range(state.epoch, config.train.epochs):
-        with not_finite_on_device():
-            metrics = train_epoch(learner, table, train, epoch=epoch)
-        logits = predict(learner.model, table, validation, text_mode, context).numpy()
-        metrics["val/auroc"] = auroc(logits, labels)
-        metrics["val/misranked_pairs"] = misranked_pairs(logits, labels)
-        metrics["val/equal_error_rate"] = equal_error_rate(logits, labels)
-        metrics |= validation_losses(config.loss, logits, labels)
-        best = (metrics["val/auroc"], -metrics["val/loss"]) >= (state.best_auroc, -state.best_loss)
-        state = TrainState(
-            epoch + 1,
-            learner.model.state_dict(),
-            learner.optimizer.state_dict(),
-            best_auroc=metrics["val/auroc"] if best else state.best_auroc,
-            best_epoch=epoch + 1 if best else state.best_epoch,
-            history=[*state.history, {"epoch": epoch + 1, **metrics}],
-            best_loss=metrics["val/loss"] if best else state.best_loss,
-        )
-        context.save(state, best=best)
-        context.report(state.history[-1])
+    try:
+        for epoch in range(state.epoch, config.train.epochs):
+            with not_finite_on_device():
+                metrics = train_epoch(learner, table, train, epoch=epoch)
+            logits = predict(learner.model, table, validation, text_mode, context).numpy()
+            state, best = _state_after(learner, state, metrics | _validation_metrics(config.loss, logits, labels))
+            context.save(state, best=best)
+            context.report(state.history[-1])
+    finally:
+        context.wait_until_saved()
     return state
+
+
+def _validation_metrics(config: LossConfig, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    values = {"auroc": auroc, "misranked_pairs": misranked_pairs, "equal_error_rate": equal_error_rate}
+    return {f"val/{name}": value(logits, labels) for name, value in values.items()} | validation_losses(config, logits, labels)
+
+
+def _state_after(learner: Learner, before: TrainState, metrics: dict[str, float]) -> tuple[TrainState, bool]:
+    """The state after one more epoch, and whether it is the best so far."""
+    epoch = before.epoch + 1
+    best = (metrics["val/auroc"], -metrics["val/loss"]) >= (before.best_auroc, -before.best_loss)
+    state = TrainState(
+        epoch,
+        learner.model.state_dict(),
+        learner.optimizer.state_dict(),
+        best_auroc=metrics["val/auroc"] if best else before.best_auroc,
+        best_epoch=epoch if best else before.best_epoch,
+        history=[*before.history, {"epoch": epoch, **metrics}],
+        best_loss=metrics["val/loss"] if best else before.best_loss,
+    )
+    return state, best

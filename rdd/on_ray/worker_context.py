@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from rdd.engine import TrainState
 from rdd.progress import PROGRESS_S, at_most_every
+from rdd.runs.checkpoint import StateWriter
 from rdd.runs.directory import RunDirectory
 
 
@@ -26,16 +27,21 @@ class WorkerContext:
         self.group: dist.ProcessGroup | None = dist.group.WORLD if self.world_size > 1 else None
         self.device: torch.device = ray.train.torch.get_device()
         self._run = run
+        self._writer = StateWriter(lambda state, best: run.save(state, best=best))
         self._save_progress = at_most_every(PROGRESS_S, run.save_progress)
 
     def load(self) -> TrainState | None:
         """The last checkpoint, if the run has one."""
-        return self._run.load("last")
+        return self._run.load_to_go_on()
 
     def save(self, state: TrainState, *, best: bool) -> None:
-        """Rank 0 writes; the others hold the same state."""
+        """Rank 0 writes, beside the next steps; the others hold the same state."""
         if self.rank == 0:
-            self._run.save(state, best=best)
+            self._writer.save(state, best=best)
+
+    def wait_until_saved(self) -> None:
+        """Wait for the last one."""
+        self._writer.wait()
 
     def progress(self, epoch: int, step: int, steps: int) -> None:
         """Rank 0 notes it in the run directory, which the driver watches."""

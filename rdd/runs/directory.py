@@ -1,6 +1,6 @@
 """A training run's directory: config.yaml, checkpoints/, metrics.json, figures/, detector/."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rdd import storage
@@ -52,14 +52,39 @@ class RunDirectory:
         return storage.join(self.path, "checkpoints", f"{name}.pt")
 
     def load(self, name: str) -> TrainState | None:
-        """A checkpoint, if there is one."""
-        path = self.checkpoint(name)
-        return load_state(path) if storage.exists(path) else None
+        """The checkpoint ``last`` or ``best``, if there is one.
+
+        Raises:
+            RuntimeError: it is torn or another run's, or ``best`` is missing beside ``last``.
+        """
+        path, way_out = self.checkpoint(name), f"delete {storage.join(self.path, 'checkpoints')} to train this run again"
+        if not storage.exists(path):
+            if name == "best" and storage.exists(self.checkpoint("last")):
+                raise RuntimeError(f"{path} is missing, though the run has a last checkpoint; {way_out}")
+            return None
+        state = load_state(path, way_out=way_out)
+        first, noted = state.history[:1], self.history()[:1]  # with its times no two runs share one
+        if noted and first != noted:
+            raise RuntimeError(f"{path} is of another run: its epochs are not those of this run's history.json; {way_out}")
+        return state
+
+    def load_to_go_on(self) -> TrainState | None:
+        """The last checkpoint, if there is one, from which the run goes on; the best must be there, too.
+
+        Raises:
+            RuntimeError: as for :meth:`load`.
+        """
+        last = self.load("last")
+        self.load("best")  # a run that had none to make a detector of would notice at its end
+        return last
 
     def save(self, state: TrainState, *, best: bool) -> None:
-        """Keep the state as the last, and before that as the best if it is: a kill between the two repeats an epoch."""
+        """Keep the state as the last, and before that as the best if it is: a kill between the two repeats an epoch.
+
+        Nobody goes on from the best, so it is kept without the optimizer's state.
+        """
         if best:
-            save_state(self.checkpoint("best"), state)
+            save_state(self.checkpoint("best"), replace(state, optimizer={}))
         save_state(self.checkpoint("last"), state)
         self._write_note("history", state.history)
 

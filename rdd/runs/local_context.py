@@ -43,11 +43,14 @@ class LocalContext:
 
     def load(self) -> TrainState | None:
         """The last checkpoint, if the run has one."""
-        return self._run.load("last")
+        return self._run.load_to_go_on()
 
     def save(self, state: TrainState, *, best: bool) -> None:
-        """Keep a checkpoint."""
+        """Keep a checkpoint; written at once, since an epoch that is reported must be kept."""
         self._run.save(state, best=best)
+
+    def wait_until_saved(self) -> None:
+        """Nothing: it is."""
 
     def progress(self, epoch: int, step: int, steps: int) -> None:
         """Say where a long epoch stands."""

@@ -11,12 +11,11 @@ from _runs import EPOCHS, FEATURES, fit_on, make_config, make_table
 from sklearn.metrics import log_loss
 
 from rdd.config import Config, LossConfig, OptimizerConfig
-from rdd.engine import Learner, TrainState, fit, predict, train_epoch, train_step, validation_losses
+from rdd.engine import Learner, fit, predict, train_epoch, train_step, validation_losses
 from rdd.features import Batch, rank_slice
 from rdd.finite import NotFiniteError, not_finite_on_device, require_finite
 from rdd.losses import CvarAucLoss
 from rdd.metrics import selection_score
-from rdd.runs.checkpoint import load_state, save_state
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
 from rdd.runs.sweep import best_epoch_of
@@ -189,16 +188,6 @@ def test_the_head_of_the_paper_has_its_parameters() -> None:
     from rdd.model import DetectorHead
 
     assert sum(param.numel() for param in DetectorHead(1536).parameters()) == 7_093_249
-
-
-def test_a_torn_checkpoint_is_said(tmp_path: Path) -> None:
-    state = TrainState(1, {"w": torch.ones(2)}, {}, 0.5, 1, [{"epoch": 1.0}])
-    save_state(str(tmp_path / "a.pt"), state)
-    assert torch.equal(load_state(str(tmp_path / "a.pt")).model["w"], torch.ones(2))
-    data = (tmp_path / "a.pt").read_bytes()
-    (tmp_path / "a.pt").write_bytes(data[: len(data) // 2])
-    with pytest.raises(RuntimeError, match=r"a\.pt is torn or no checkpoint"):
-        load_state(str(tmp_path / "a.pt"))
 
 
 def test_schedules() -> None:
