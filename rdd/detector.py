@@ -81,7 +81,7 @@ class Detector:
         place = storage.join(path, "detector.json")
         if not storage.exists(place):
             raise ValueError(f"no detector.json at {path}; jobs/train.py writes it at the end of a run")
-        described = storage.read_json(place, way_out=_MAKE_ANEW)
+        described = storage.read_json(place, dict, way_out=_MAKE_ANEW)
         weights_place = storage.join(path, "detector.safetensors")
         if not storage.exists(weights_place):
             raise RuntimeError(f"{weights_place} is missing; {_MAKE_ANEW}")

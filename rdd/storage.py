@@ -15,6 +15,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import yaml
 
+from rdd.shapes import Shape, described, has_shape
+
 
 def filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     """File system of a path and the path inside it.
@@ -56,10 +58,12 @@ def join(path: str, *parts: str) -> str:
 
 @dataclass(frozen=True)
 class File:
-    """A file of a listing: its path as given back to :func:`filesystem`, and its size in bytes."""
+    """A file of a listing: its path as given back to :func:`filesystem`, its size in bytes, and when it was last written."""
 
     path: str
     size: int
+    written_ns: int
+    """Nanoseconds since 1970; 0 where the store does not say."""
 
 
 def list_files(path: str, *, suffix: str = "") -> list[File]:
@@ -77,7 +81,7 @@ def list_files(path: str, *, suffix: str = "") -> list[File]:
     scheme = f"{path.split('://')[0]}://" if is_remote(path) else ""
     infos = fs.get_file_info(pafs.FileSelector(root, recursive=True))
     files = [
-        File(scheme + info.path, info.size)
+        File(scheme + info.path, info.size, info.mtime_ns or 0)
         for info in infos
         if info.type == pafs.FileType.File
         and info.path.endswith(suffix)
@@ -159,20 +163,24 @@ def write_json(path: str, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path: str, *, way_out: str) -> Any:
+def read_json(path: str, shape: Shape, *, way_out: str) -> Any:
     """Value of a JSON file that a stage has written.
 
     Args:
         path: the file.
+        shape: what it must hold, see :mod:`rdd.shapes`.
         way_out: what a person can do where the file is damaged, for the message.
 
     Raises:
-        RuntimeError: it is torn or no JSON; the file and the way out are named.
+        RuntimeError: it is torn, no JSON, or holds something else; the file and the way out are named.
     """
     try:
-        return json.loads(read_bytes(path))
-    except ValueError as error:  # no JSON, or no UTF-8
+        value = json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
         raise RuntimeError(f"{path} is torn or no JSON ({' '.join(str(error).split())}); {way_out}") from error
+    if not has_shape(value, shape):
+        raise RuntimeError(f"{path} must hold {described(shape)}, got {repr(value)[:60]}; {way_out}")
+    return value
 
 
 def read_table(path: str, columns: list[str] | None = None, *, way_out: str) -> pa.Table:

@@ -96,7 +96,7 @@ def from_yaml(text: str) -> Config:
     """
     try:
         tree = load_yaml(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # also a number of thousands of digits
         raise ValueError(f"a config must be YAML: {' '.join(str(error).split())}") from error
     return from_dict(tree)
 
@@ -124,7 +124,7 @@ def _check_file(path: str) -> None:
             tree = load_yaml(file.read())
     except OSError as error:
         raise ValueError(f"--config must name a YAML file, got {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # also no UTF-8, or a number of thousands of digits
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     _check_keys(tree, path)
 
@@ -133,7 +133,10 @@ def _check_keys(tree: Any, where: str) -> None:
     """Refuse a tree that is not of sections with settings, or holds an unknown one."""
     if not isinstance(tree, Mapping):
         raise ValueError(f"{where} must hold a mapping of sections, got {type(tree).__name__}")
+    sections = [section.name for section in dataclasses.fields(Config)]
     for section, settings in tree.items():
+        if section not in sections:
+            _refuse_unknown(str(section))
         if not isinstance(settings, Mapping):
             raise ValueError(f"{where} must hold a mapping of settings under {section}, got {settings!r}")
         for name in settings:

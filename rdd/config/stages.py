@@ -6,6 +6,10 @@ from typing import Literal
 
 from rdd.config import Config
 from rdd.config.parse import leaf_of
+from rdd.shapes import NUMBER, Shape
+
+_REPORT: Shape = {"auroc": NUMBER, "auroc_interval": (list, type(None)), "misranked_pairs": NUMBER, "pairs": int}
+"""Of :func:`rdd.evaluation.report.evaluate`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,8 @@ class Stage:
     """Settings, by dotted path, that may differ when the stage is started again."""
     result_file: str = "metrics.json"
     """File of the output directory that is written last."""
+    result_shape: Shape = field(default_factory=dict)
+    """What it must hold for whoever reads it."""
     compared_as: tuple[Literal["row", "seed", "trial", "training"], ...] = ()
     """Kinds of the stage's MLflow runs that have a page to compare them on."""
 
@@ -91,6 +97,7 @@ EMBED = Stage(
         }
     ),
     result_file="manifest.json",
+    result_shape={"records_in": int, "records_written": int, "records_quarantined": int, "images": int, "embed_dim": int},
 )
 
 TRAIN = Stage(
@@ -100,6 +107,7 @@ TRAIN = Stage(
     in_help=("train", "scaling"),
     required={"train.output": "the run directory to write", "features.path": "the features to train on"},
     may_change=_OF_A_RUN,
+    result_shape={"test": _REPORT, "validation_auroc": NUMBER, "best_epoch": int, "history": list},
     compared_as=("training",),
 )
 
@@ -120,6 +128,7 @@ TUNE = Stage(
             "train.threads_per_worker",
         }
     ),
+    result_shape={"output": str, "trials": int, "validation_auroc": NUMBER, "best_config": str},
     compared_as=("trial",),
 )
 
@@ -130,6 +139,7 @@ ABLATE = Stage(
     in_help=("ablate",),
     required={"ablate.output": "the directory to write", "features.path": "the features to train on"},
     may_change=_OF_A_RUN | {"ablate.output", "ablate.cpus_per_run", "ablate.gpus_per_run"},
+    result_shape={"output": str, "runs": int, "auroc": dict},
     compared_as=("row", "seed"),
 )
 
@@ -153,6 +163,9 @@ EVALUATE = Stage(
         "features.path": "the features to evaluate it on",
     },
     may_change=frozenset({"evaluate.output"}),
+    result_shape=_REPORT
+    | {"worst_generator": {"name": str, "auroc": NUMBER}, "balanced_accuracy": NUMBER, "real_images": int}
+    | {"generated_images": int, "evaluated": dict},
 )
 
 DEMO = Stage(

@@ -23,10 +23,29 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _plain_number(loader: _Loader, node: Any) -> Any:
+    """Refuse YAML 1.1's numbers to the base 60, which nobody means: ``1:30`` would be 90.
+
+    Raises:
+        yaml.YAMLError: naming the line.
+    """
+    if ":" in node.value:
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value} would be a number to the base 60; quote it")
+    return yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _plain_number)
+
+
 def load_yaml(text: str | bytes) -> Any:
     """The value of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is no YAML, a key stands twice, or it has an alias.
+        yaml.YAMLError: it is no YAML, a key stands twice, it has an alias, or it is nested too deeply.
+        ValueError: it holds a number of thousands of digits.
     """
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error

@@ -29,9 +29,9 @@ def keep_index(index: pa.Table, encoder: EncoderIdentity, output: str) -> None:
         storage.write_json(encoder_path, described)
     elif not read_table(index_path).equals(index):
         raise RuntimeError(f"the records have changed since the embedding began; delete {output} to begin again")
-    elif (before := storage.read_json(encoder_path, way_out=f"delete {output} to begin again")) != described:
-        changed = [name for name in before if before[name] != described[name]]
-        what = ", ".join(f"{name} {before[name]!r} then and {described[name]!r} now" for name in changed)
+    elif (before := storage.read_json(encoder_path, dict, way_out=f"delete {output} to begin again")) != described:
+        changed = [name for name in described if before.get(name) != described[name]]
+        what = ", ".join(f"{name} {before.get(name)!r} then and {described[name]!r} now" for name in changed)
         raise RuntimeError(f"the encoder has changed since the embedding began ({what}); delete {output} to begin again")
 
 

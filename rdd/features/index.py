@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rdd import storage
-from rdd.schema import REAL, label_of
+from rdd.schema import FEATURE_COLUMNS, FEATURES, REAL, label_of
 
 READ_THREADS = min(8, 2 * (os.cpu_count() or 1))
 """Files that are read side by side."""
@@ -94,9 +94,13 @@ class _OneFile:
 
 def _read_file(path: str) -> _OneFile:
     with storage.open_input(path) as file:
-        table = pq.ParquetFile(file).read(columns=["record_id", "generators", "reason"], use_threads=False)
+        parquet = pq.ParquetFile(file)
+        _check_types(path, parquet.schema_arrow)
+        table = parquet.read(columns=["record_id", "generators", "reason"], use_threads=False)
     table = table.filter(pc.is_null(table["reason"])).combine_chunks()
     ids, lists = (_one_array(table[name]) for name in ("record_id", "generators"))
+    if ids.null_count:
+        raise RuntimeError(f"{path} holds {ids.null_count} records without an id; embed again")
     names = pc.list_flatten(lists)
     bad = lists.null_count + names.null_count + int(pc.sum(pc.equal(pc.utf8_length(names), 0)).as_py() or 0)
     if bad:
@@ -104,6 +108,19 @@ def _read_file(path: str) -> _OneFile:
     encoded = names.dictionary_encode()
     images_of = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int32)
     return _OneFile(ids, images_of, encoded.indices.to_numpy(), encoded.dictionary.to_pylist())
+
+
+def _check_types(path: str, schema: pa.Schema) -> None:
+    """Refuse a file whose columns are of other types, since features are read as bytes.
+
+    Raises:
+        RuntimeError: naming the column.
+    """
+    for name in ("record_id", "generators", "reason", *FEATURE_COLUMNS):
+        place = schema.get_field_index(name)
+        there = "absent" if place < 0 else schema.field(place).type
+        if there != (expected := FEATURES.field(name).type):
+            raise RuntimeError(f"{path}: the column {name} must be of type {expected}, got {there}; embed again")
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
@@ -127,8 +144,8 @@ def index_images(path: str, files: FileIndex, manifest: dict[str, Any]) -> Image
             raise RuntimeError(f"{path} holds {there} {what} and its manifest says {written}; embed again")
     by_id = pc.sort_indices(files.record_ids).to_numpy().astype(np.int32)
     ids = files.record_ids.take(pa.array(by_id))
-    if ids.null_count or pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
-        raise RuntimeError(f"{path} holds a record without an id or record ids more than once; embed again")
+    if pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
+        raise RuntimeError(f"{path} holds record ids more than once; embed again")
     counts = files.images_of[by_id]
     in_files = (np.cumsum(files.images_of) - files.images_of)[by_id]
     shift = (in_files - (np.cumsum(counts) - counts)).astype(np.int32)

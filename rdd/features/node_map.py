@@ -18,7 +18,7 @@ import pyarrow as pa
 from rdd import storage
 from rdd.features.files import OnProgress, feature_files, identity_of, ignored, read_columns
 from rdd.features.index import ImageIndex, index_images
-from rdd.hashing import sha256_file_in_parts
+from rdd.hashing import sha256_bytes, sha256_file_in_parts
 from rdd.schema import FEATURE_DTYPE
 
 logger = logging.getLogger(__name__)
@@ -79,8 +79,14 @@ def read_shared(
 
 
 def map_of(path: str, manifest: dict[str, Any], shared: str) -> str:
-    """Folder of the memory map of some features, whether it is there or not."""
-    return os.path.join(shared, f"{identity_of(path, manifest)}-{_LAYOUT}")
+    """Folder of the memory map of some features, whether it is there or not.
+
+    When a file was last written is part of its name: one that was changed in its place gets a new map, and its old one is not
+    used on.
+    """
+    written = [file.written_ns for file in storage.list_files(storage.join(path, "data"))]
+    name = sha256_bytes(json.dumps([_LAYOUT, identity_of(path, manifest), written]).encode())
+    return os.path.join(shared, name)
 
 
 def make_private(folder: str) -> None:

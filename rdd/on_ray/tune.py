@@ -146,7 +146,7 @@ def _has_trials(place: str) -> bool:
         return False
     states = [file for file in storage.list_files(place, suffix=".json") if "/experiment_state" in file.path]
     try:
-        return any(storage.read_json(file.path, way_out="the sweep begins again") for file in states)
+        return any(storage.read_json(file.path, dict, way_out="the sweep begins again") for file in states)
     except RuntimeError:  # torn
         return False
 

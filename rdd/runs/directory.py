@@ -8,6 +8,17 @@ from rdd.config import Config
 from rdd.config.parse import from_yaml
 from rdd.engine import TrainState
 from rdd.runs.checkpoint import load_state, save_state
+from rdd.shapes import NUMBER, Shape
+
+_NOTES: dict[str, Shape] = {
+    "history": [{"epoch": int, "val/auroc": NUMBER, "val/loss": NUMBER}],
+    "logged": int,
+    "features": {"identity": str, "streamed": bool},
+    "failure": str,
+    "loading": str,
+    "progress": {"epoch": int, "step": int, "steps": int},
+}
+"""What the processes of a run leave for each other, in ``checkpoints/<name>.json``."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +179,7 @@ class RunDirectory:
         place = self._note(name)
         if not storage.exists(place):
             return default
-        return storage.read_json(place, way_out=f"delete {self.path} to train this run again")
+        return storage.read_json(place, _NOTES[name], way_out=f"delete {self.path} to train this run again")
 
     def _write_note(self, name: str, value: Any) -> None:
         storage.write_json(self._note(name), value)

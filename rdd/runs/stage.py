@@ -62,7 +62,7 @@ def finished(stage: Stage, config: Config, *, output: str | None = None) -> Resu
         return None
     with storage.owned_directory(directory, section_dicts(config, stage.sections), neutral=stage.may_change):
         logger.info("%s is finished; delete it to begin again", directory)
-        return storage.read_json(place, way_out=f"delete {place} to run the stage again")
+        return storage.read_json(place, stage.result_shape, way_out=f"delete {place} to run the stage again")
 
 
 @contextmanager

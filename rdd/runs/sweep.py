@@ -11,6 +11,7 @@ from rdd.config import Config
 from rdd.config.parse import leaf_of, override, to_yaml
 from rdd.evaluation.sweep_figures import Point, write_sweep_figures
 from rdd.runs.directory import RunDirectory
+from rdd.shapes import NUMBER
 
 _TRIAL_ANEW = "delete the trial's directory to begin it again"
 
@@ -75,7 +76,9 @@ class SweepDirectory:
     def ended(self, name: str) -> dict[str, float] | None:
         """What a trial that has ended reported last; None for one that has not."""
         place = storage.join(self.trial(name).path, "ended.json")
-        return storage.read_json(place, way_out=_TRIAL_ANEW) if storage.exists(place) else None
+        return (
+            storage.read_json(place, {"score": NUMBER, "epoch": NUMBER}, way_out=_TRIAL_ANEW) if storage.exists(place) else None
+        )
 
     def started(self) -> list[tuple[str, dict[str, Any]]]:
         """Names of the trials so far, and what was drawn for them."""
@@ -83,7 +86,7 @@ class SweepDirectory:
         if not storage.exists(folder):
             return []
         files = [file.path for file in storage.list_files(folder, suffix="trial.json")]
-        return [(path.split("/")[-2], storage.read_json(path, way_out=_TRIAL_ANEW)) for path in files]
+        return [(path.split("/")[-2], storage.read_json(path, dict, way_out=_TRIAL_ANEW)) for path in files]
 
     def rank(self, trial: tuple[str, dict[str, Any]]) -> tuple[float, float, str]:
         """Sorts trials from the best to the worst: by the validation AUC of their best epoch, then by its log loss.

@@ -13,7 +13,8 @@ from rdd.runs.directory import RunDirectory
 
 
 def state_of(epoch: int = 1, *, seconds: float = 0.5) -> TrainState:
-    history = [{"epoch": number, "time/epoch_s": seconds} for number in range(1, epoch + 1)]
+    values = {"val/auroc": 0.5, "val/loss": 0.7, "time/epoch_s": seconds}
+    history = [{"epoch": number, **values} for number in range(1, epoch + 1)]
     weights = {"w": torch.arange(1000.0)}
     return TrainState(epoch, weights, {"base": {"m": [torch.ones(3)]}}, 0.5, 1, history)
 

@@ -255,6 +255,10 @@ def test_yaml_that_would_lose_or_grow_is_refused(tmp_path) -> None:
         ("loss: {alpha: 0.4}\nsam: {rho: 0.1}\nloss: {gamma: 0.4}\n", "line 3: the key 'loss' stands twice"),
         ("loss: &x {alpha: 0.4}\nsam: *x\n", r"line 2: aliases \(\*name\) are not allowed"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n", "line 2: aliases"),
+        ("train: " + "[" * 3000, "nested too deeply"),
+        ("train:\n  epochs: " + "9" * 5001 + "\n", "(is not|must be) YAML: Exceeds the limit"),
+        ("train:\n  epochs: 1:30\n", "line 2: 1:30 would be a number to the base 60; quote it"),
+        ("tarin: {}\n", "unknown key 'tarin', valid are"),
     ):
         file.write_text(text)
         with pytest.raises(ValueError, match=message):

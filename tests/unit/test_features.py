@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,35 @@ def test_an_image_without_a_generator_is_refused(tmp_path: Path, generator: str 
     next(row for row in rows if row.get("reason") is None)["generators"][0] = generator
     with pytest.raises(RuntimeError, match="holds 1 images or records without a generator's name; embed again"):
         FeatureTable.load(write_features(tmp_path / "f", rows))
+
+
+def test_a_record_without_an_id_is_refused(tmp_path: Path) -> None:
+    rows = feature_rows(20)
+    next(row for row in rows if row.get("reason") is None)["record_id"] = None
+    with pytest.raises(RuntimeError, match="holds 1 records without an id; embed again"):
+        FeatureTable.load(write_features(tmp_path / "f", rows))
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [("record_id", pa.binary()), ("image_features", pa.string()), ("text_original", pa.binary(2 * D)), ("generators", None)],
+)
+def test_a_column_of_another_type_is_refused(tmp_path: Path, column: str, kind: pa.DataType | None) -> None:
+    path = write_features(tmp_path, feature_rows(20, rejected=0))
+    file = tmp_path / "data" / "00000.parquet"
+    table = pq.read_table(file)
+    number = table.column_names.index(column)
+    changed = table.remove_column(number)
+    if kind is not None:
+        cells = [value.as_py() for value in table[column]]
+        as_text = pa.types.is_string(kind)
+        values = pa.array(["x" if as_text else cell.encode() if isinstance(cell, str) else cell for cell in cells], kind)
+        changed = changed.add_column(number, column, values)
+    pq.write_table(changed, file)
+    with pytest.raises(
+        RuntimeError, match=rf"the column {column} must be of type .*, got {re.escape(str(kind or 'absent'))}; embed again"
+    ):
+        FeatureTable.load(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -9,6 +9,9 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from _features import D, feature_rows, write_features
@@ -74,6 +77,22 @@ def test_bytes_of_a_map_that_changed_under_one_size_are_seen(tmp_path: Path, cap
     os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert torch.equal(FeatureTable.load(path, shared=str(maps)).rows, expected)
     assert "is not what was written; writing it again" in caplog.text
+
+
+def test_features_that_were_changed_in_their_place_are_mapped_anew(tmp_path: Path) -> None:
+    path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
+    file = tmp_path / "features" / "data" / "00000.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table, file, compression="none")
+    before = FeatureTable.load(path, shared=str(maps)).rows.clone()
+    column = table.column_names.index("image_features")
+    halves = [None if cell is None else (np.frombuffer(cell, "<f2") / 2).tobytes() for cell in table.column(column).to_pylist()]
+    size = file.stat().st_size
+    pq.write_table(table.set_column(column, "image_features", pa.array(halves, pa.binary())), file, compression="none")
+    assert file.stat().st_size == size
+    after = FeatureTable.load(path, shared=str(maps)).rows
+    assert not torch.equal(after, before)
+    assert torch.equal(after, FeatureTable.load(path).rows)
 
 
 @pytest.mark.parametrize("name", ["rows.npy", "images.arrow", "records.arrow", "checksums.json"])

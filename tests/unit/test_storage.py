@@ -36,7 +36,7 @@ def test_a_missing_package_of_an_object_store_is_named() -> None:
 
 def test_any_address_that_fsspec_knows_is_a_place_to_work_in() -> None:
     storage.write_json("memory://bucket/a/b.json", [1])
-    assert storage.read_json("memory://bucket/a/b.json", way_out="") == [1]
+    assert storage.read_json("memory://bucket/a/b.json", list, way_out="") == [1]
     (file,) = storage.list_files("memory://bucket", suffix=".json")
     assert file.path.startswith("memory://")
     assert storage.read_bytes(file.path) == storage.read_bytes("memory://bucket/a/b.json")
@@ -54,7 +54,7 @@ def test_a_file_address_is_a_local_path(tmp_path) -> None:
 def test_torn_json_names_the_file_and_the_way_out(tmp_path, content: bytes) -> None:
     (tmp_path / "metrics.json").write_bytes(content)
     with pytest.raises(RuntimeError, match=r"metrics\.json is torn or no JSON \(.*\); delete it"):
-        storage.read_json(str(tmp_path / "metrics.json"), way_out="delete it")
+        storage.read_json(str(tmp_path / "metrics.json"), dict, way_out="delete it")
 
 
 def test_a_torn_table_names_the_file_and_the_way_out(tmp_path) -> None:
@@ -148,7 +148,7 @@ def test_the_same_functions_work_on_s3(bucket: str) -> None:
     assert [file.path for file in storage.list_files(storage.join(bucket, "run"), suffix=".parquet")] == [path]
     with storage.owned_directory(storage.join(bucket, "out"), {"a": {"b": 1}}):
         storage.write_json(storage.join(bucket, "out", "manifest.json"), {"n": 1})
-    assert storage.read_json(storage.join(bucket, "out", "manifest.json"), way_out="") == {"n": 1}
+    assert storage.read_json(storage.join(bucket, "out", "manifest.json"), dict, way_out="") == {"n": 1}
     with pytest.raises(ValueError, match=r"a\.b"), storage.owned_directory(storage.join(bucket, "out"), {"a": {"b": 2}}):
         pass
     with pytest.raises(KeyError), storage.atomic_output(storage.join(bucket, "half")) as stream:
