@@ -13,7 +13,6 @@ from rdd.config import Config
 from rdd.config.parse import override, settings_of
 from rdd.config.stages import TRAINING_SECTIONS, TUNE, require
 from rdd.finite import NotFiniteError
-from rdd.metrics import selection_score
 from rdd.on_ray.background import Background, root_cause
 from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.run_monitor import RunMonitor
@@ -21,15 +20,12 @@ from rdd.on_ray.search_algorithms import param_space, scheduler, searcher
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
 from rdd.on_ray.train import check_features, features_tags, fit_on_workers
+from rdd.on_ray.trials import METRIC, TrialEvent, TrialEvents, Trials, new_events, reported
 from rdd.runs.search_space import Domain, read_space, trials_of
 from rdd.runs.stage import begun, finished
 from rdd.runs.sweep import SweepDirectory, Trial, finish_sweep
-from rdd.tracking.run_metrics import rounded
 
 logger = logging.getLogger(__name__)
-
-_METRIC = "score"
-"""Validation AUC, ties by log loss."""
 
 
 def run_sweep(config: Config) -> dict[str, Any]:
@@ -63,8 +59,7 @@ def run_sweep(config: Config) -> dict[str, Any]:
             begun(TUNE, config, tags=features_tags(config, table)) as stage,
             RunMonitor(stage.tracker, "trial", config) as monitor,
         ):
-            results = _search(config, space, sweep, monitor)
-            trials = _outcomes(config, space, sweep, results, monitor)
+            trials = _search(config, space, sweep, monitor)
             summary = finish_sweep(config, sweep, trials, images=images)
             numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
             stage.tracker.metrics(numbers, step=0)
@@ -81,20 +76,22 @@ def _bundle(config: Config) -> dict[str, float]:
     return {"CPU": config.tune.cpus_per_trial, "GPU": config.tune.gpus_per_trial}
 
 
-def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, monitor: RunMonitor) -> ResultGrid:
-    """Run what is left of the trials."""
-    tuner = _tuner(config, space, sweep)
+def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, monitor: RunMonitor) -> list[Trial]:
+    """Run what is left of the trials, and say how each has ended."""
+    new_events()  # of an earlier sweep of this process
     settings = {"row": "trial"} | settings_of(config, TRAINING_SECTIONS)
+    trials = Trials(sweep, monitor, params=settings, epochs=config.train.epochs, keep=config.tune.keep_best)
+    trials.recall()
+    tuner = _tuner(config, space, sweep)
     results: list[ResultGrid] = []
     background = Background(lambda: results.append(tuner.fit()))
     running = True
     while running:
         running = background.running()
-        for name, values in sweep.started():
-            monitor.add(name, sweep.trial(name), settings | values)
+        trials.take(new_events())
         monitor.poll()
     background.finish()
-    return results[0]
+    return _outcomes(config, space, sweep, results[0], trials)
 
 
 def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -> tune.Tuner:
@@ -123,7 +120,7 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
         tune_config=tune.TuneConfig(
             search_alg=searcher(config, concurrent),
             scheduler=scheduler(config),
-            metric=_METRIC,
+            metric=METRIC,
             mode="max",
             num_samples=1 if options.search == "grid" else options.num_trials,
             max_concurrent_trials=limit,
@@ -134,7 +131,7 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
             name="sweep",
             storage_path=sweep.ray,
             failure_config=FailureConfig(max_failures=config.train.max_failures),  # lost workers; an error of its own is noted
-            callbacks=[_KeepBest(sweep, options.keep_best)],
+            callbacks=[TrialEvents()],
             verbose=0,
         ),
     )
@@ -167,7 +164,7 @@ def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> 
     sweep.start(name, values)
 
     def report(metrics: Mapping[str, float]) -> None:
-        tune.report(_reported(metrics))
+        tune.report(reported(metrics))
 
     try:
         drawn = override(config, values)
@@ -178,65 +175,24 @@ def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> 
     except (ValueError, NotFiniteError) as error:
         # the same settings would fail again: end the trial with the worst AUC, without an error that Ray Tune would retry
         run.save_failure(str(error))
-        tune.report({_METRIC: 0.0, "epoch": 1})
+        tune.report({METRIC: 0.0, "epoch": 1})
 
 
 def _directory_name(trial: Any) -> str:
     return trial.trial_id
 
 
-def _reported(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {_METRIC: selection_score(metrics["val/auroc"], metrics["val/log_loss"]), "epoch": int(metrics["epoch"])}
-
-
-class _KeepBest(tune.Callback):
-    """Notes the trials that ended, and deletes the weights of those that are not among the best so far."""
-
-    def __init__(self, sweep: SweepDirectory, keep: int) -> None:
-        self._sweep, self._keep = sweep, keep
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has run to its end, or was stopped."""
-        run = self._sweep.trial(trial.trial_id)
-        if run.failure() is not None:
-            run.drop_checkpoints()
-            return
-        self._sweep.end(trial.trial_id, _reported(run.history()[-1]))
-        ended = [(name, values) for name, values in self._sweep.started() if self._sweep.ended(name)]
-        for name, _ in sorted(ended, key=self._sweep.rank)[self._keep :]:
-            self._sweep.trial(name).drop_checkpoints()
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has failed; its weights are of no use."""
-        self._sweep.trial(trial.trial_id).drop_checkpoints()
-
-
 def _outcomes(
-    config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, results: ResultGrid, monitor: RunMonitor
+    config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, results: ResultGrid, trials: Trials
 ) -> list[Trial]:
-    """How each trial ended, told to MLflow too."""
+    """How each trial has ended that Ray Tune counts, in its order."""
     expected = trials_of(config, space)
     if len(results) != expected:
         raise RuntimeError(f"{len(results)} of {expected} trials were run; delete {sweep.ray} to run the others")
     by_name = {result.path.rstrip("/").split("/")[-1]: result for result in results}
-    for name, values in sweep.started():
-        if name not in by_name:  # drawn just before a kill and not noted by Ray Tune, which then drew another
-            monitor.add(name, sweep.trial(name), values)
-            monitor.finish(name, status="KILLED", metrics={}, tags={"rdd.status": "not counted"}, epochs=0)
-            storage.delete_directory(sweep.trial(name).path)
-    trials = []
-    for name, result in by_name.items():
-        reason = sweep.trial(name).failure() or (None if result.error is None else str(root_cause(result.error)))
-        trial = sweep.outcome(name, dict(result.config or {}), epochs=config.train.epochs, error=reason)
-        trials.append(trial)
-        monitor.add(name, sweep.trial(name), trial.values)
-        monitor.finish(
-            name,
-            status="FAILED" if trial.error else "FINISHED",
-            metrics={} if trial.best_auroc is None else rounded({"val/best_auroc": trial.best_auroc}),
-            tags={"rdd.status": trial.status} | ({"rdd.error": trial.error[:500]} if trial.error else {}),
-            epochs=trial.epochs,
-        )
-        if trial.error:
-            logger.warning("trial %s failed with %s: %s", name, trial.values, trial.error)
-    return trials
+    for name in set(sweep.names()) - by_name.keys():
+        trials.leave_out(name)
+    for name, result in by_name.items():  # those that ended just before a kill
+        error = None if result.error is None else str(root_cause(result.error))
+        trials.end(TrialEvent(name, dict(result.config or {}), ended=True, error=error))
+    return [trials.outcomes[name] for name in by_name]

@@ -29,6 +29,8 @@ class Trial:
     """Epochs trained."""
     best_auroc: float | None
     """Validation AUC of its best epoch."""
+    best_log_loss: float | None
+    """Validation log loss of that epoch."""
     best_epoch: int | None
     """Its best epoch, counted from 1."""
     error: str | None
@@ -80,38 +82,50 @@ class SweepDirectory:
             storage.read_json(place, {"score": NUMBER, "epoch": NUMBER}, way_out=_TRIAL_ANEW) if storage.exists(place) else None
         )
 
-    def started(self) -> list[tuple[str, dict[str, Any]]]:
-        """Names of the trials so far, and what was drawn for them."""
+    def names(self, *, ended: bool = False) -> list[str]:
+        """Names of the trials so far, or of those that have ended; one listing."""
         folder = storage.join(self.path, "trials")
         if not storage.exists(folder):
             return []
-        files = [file.path for file in storage.list_files(folder, suffix="trial.json")]
-        return [(path.split("/")[-2], storage.read_json(path, dict, way_out=_TRIAL_ANEW)) for path in files]
+        note = "/ended.json" if ended else "/trial.json"
+        return [file.path.split("/")[-2] for file in storage.list_files(folder, suffix=note)]
 
-    def rank(self, trial: tuple[str, dict[str, Any]]) -> tuple[float, float, str]:
-        """Sorts trials from the best to the worst: by the validation AUC of their best epoch, then by its log loss.
+    def values(self, name: str) -> dict[str, Any]:
+        """What was drawn for a trial."""
+        return storage.read_json(storage.join(self.trial(name).path, "trial.json"), dict, way_out=_TRIAL_ANEW)
 
-        Not by the objective, which may differ between trials. Equal ones are sorted by what was drawn, so that the order is the
-        same each time.
-        """
-        name, values = trial
-        best = best_epoch_of(self.trial(name).history()) or {"val/auroc": -1.0, "val/log_loss": 0.0}
-        return -best["val/auroc"], best["val/log_loss"], repr(sorted(values.items()))
+    def delete(self, name: str) -> None:
+        """Delete all that a trial has left."""
+        storage.delete_directory(self.trial(name).path)
 
-    def outcome(self, name: str, values: dict[str, Any], *, epochs: int, error: str | None) -> Trial:
-        """How a trial ended.
 
-        Args:
-            name: of the trial.
-            values: what was drawn for it.
-            epochs: of a trial that runs to its end.
-            error: why it failed, if it did.
-        """
-        history = self.trial(name).history()
-        best = best_epoch_of(history)
-        status = "failed" if error else "finished" if len(history) >= epochs else "stopped"
-        auroc, epoch = (best["val/auroc"], int(best["epoch"])) if best else (None, None)
-        return Trial(name, values, status, len(history), auroc, epoch, error)
+def trial_of(
+    name: str, values: dict[str, Any], history: Sequence[Mapping[str, float]], *, epochs: int, error: str | None
+) -> Trial:
+    """How a trial has ended.
+
+    Args:
+        name: of the trial.
+        values: what was drawn for it.
+        history: metrics of its epochs.
+        epochs: of a trial that runs to its end.
+        error: why it failed, if it did.
+    """
+    status = "failed" if error else "finished" if len(history) >= epochs else "stopped"
+    best = best_epoch_of(history)
+    if best is None:
+        return Trial(name, values, status, 0, None, None, None, error)
+    return Trial(name, values, status, len(history), best["val/auroc"], best["val/log_loss"], int(best["epoch"]), error)
+
+
+def rank_of(trial: Trial) -> tuple[float, float, str]:
+    """Sorts trials from the best to the worst: by the validation AUC of their best epoch, then by its log loss.
+
+    Not by the objective, which may differ between trials. Equal ones are sorted by what was drawn, so that the order is the
+    same each time.
+    """
+    auroc, log_loss = (-1.0, 0.0) if trial.best_auroc is None else (trial.best_auroc, trial.best_log_loss or 0.0)
+    return -auroc, log_loss, repr(sorted(trial.values.items()))
 
 
 def best_epoch_of(history: Sequence[Mapping[str, float]]) -> Mapping[str, float] | None:
@@ -141,9 +155,7 @@ def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, 
         for t in trials
     ]
     storage.write_table(sweep.table, pa.Table.from_pylist(rows))
-    ranked = sorted(
-        (t for t in trials if t.best_auroc is not None and not t.error), key=lambda t: sweep.rank((t.name, t.values))
-    )
+    ranked = sorted((t for t in trials if t.best_auroc is not None and not t.error), key=rank_of)
     if not ranked:
         first = trials[0].error if trials else "none has started"
         raise RuntimeError(f"all of {len(trials)} trials failed, the first with: {first}")
