@@ -11,6 +11,8 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from rdd.config import ClusterConfig
+from rdd.on_ray.auth_token import keep_token_private
+from rdd.on_ray.loopback import on_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -74,12 +76,15 @@ def _connect(config: ClusterConfig) -> bool:
         if not _answers(address):  # Ray itself would try for over five minutes
             raise RuntimeError(f"no Ray cluster answers at {address}; start it, or set cluster.address to local")
         try:
-            ray.init(address=address, **common)
+            with on_loopback() if _is_on_loopback_alone(address) else contextlib.nullcontext():
+                ray.init(address=address, **common)
             logger.info("attached to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
             return True
         except ConnectionError as error:
             raise RuntimeError(f"no Ray cluster answers at {address}; start it, or set cluster.address to local") from error
-    ray.init(address="local", num_cpus=config.num_cpus or None, include_dashboard=False, **common)
+    keep_token_private()
+    with on_loopback():
+        ray.init(address="local", num_cpus=config.num_cpus or None, include_dashboard=False, **common)
     logger.info("started a local Ray with %g CPUs and %g GPUs", _total("CPU"), _total("GPU"))
     return False
 
@@ -112,6 +117,12 @@ def _answers(address: str) -> bool:
     except (OSError, OverflowError):
         return False
     return True
+
+
+def _is_on_loopback_alone(address: str) -> bool:
+    """Whether it is another job's local Ray; Ray 2.60 itself would look for it at this machine's outer address."""
+    host, _, port = address.rpartition(":")
+    return host in ("127.0.0.1", "localhost") and not _answers(f"{ray.util.get_node_ip_address()}:{port}")
 
 
 def _wait_for_resources(config: ClusterConfig, attached: bool, bundles: Sequence[Bundle], knobs: str) -> None:

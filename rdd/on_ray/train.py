@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from rdd import storage
 from rdd.config import Config
@@ -21,6 +21,7 @@ from rdd.features.files import identity_of, read_manifest
 from rdd.finite import NotFiniteError
 from rdd.on_ray.background import Background
 from rdd.on_ray.feature_placement import hold_features, place_of
+from rdd.on_ray.loopback import torch_config
 from rdd.on_ray.session import ray_session, resources_held
 from rdd.on_ray.single_process import with_absolute_paths
 from rdd.on_ray.worker_context import WorkerContext
@@ -207,7 +208,7 @@ def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer
         scaling_config=ScalingConfig(
             num_workers=scaling.num_workers, use_gpu=scaling.gpus_per_worker > 0, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(backend="nccl" if scaling.gpus_per_worker else "gloo"),
+        torch_config=torch_config("nccl" if scaling.gpus_per_worker else "gloo"),
         run_config=RunConfig(
             name=uuid.uuid4().hex,  # never resumed by Ray
             storage_path=ray_folder,

@@ -12,17 +12,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    import logging
-    import os
+    from rdd.config import ClusterConfig
+    from rdd.on_ray import session
 
-    import ray
-
-    from rdd.on_ray.session import _ENVIRONMENT
-
-    os.environ.update(_ENVIRONMENT)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
+    with session.ray_session(ClusterConfig(address="local", num_cpus=2), [], knobs="nothing"):
+        yield
 
 
 @pytest.fixture(scope="session")
