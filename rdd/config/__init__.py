@@ -4,12 +4,14 @@ Every stage takes the same tree, so that one YAML under ``jobs/configs`` names a
 section, in positive form so that NaN fails it; a rule across sections sits in ``Config``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
+from rdd.config.checks import check
 from rdd.config.data import ClipConfig, EmbedConfig, RecordsConfig, SampleConfig, WeightsConfig
 from rdd.config.learning import EvaluateConfig, FeaturesConfig, LossConfig, ModelConfig, OptimizerConfig, SamConfig, TrainConfig
 from rdd.config.platform import ClusterConfig, ScalingConfig, TrackingConfig
 from rdd.config.search import AblateConfig, FiguresConfig, TuneConfig
+from rdd.config.secrets import without_password
 
 __all__ = [
     "AblateConfig",
@@ -58,6 +60,7 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
+        self._check_addresses()
         if self.train.cross_validate and self.features.split != "folds":
             raise ValueError(f"features.split must be folds when train.cross_validate is true, got {self.features.split}")
         if self.model.text_dropout > 0 and self.features.text_mode == "none":
@@ -88,3 +91,11 @@ class Config:
                 f"embed.gpus_per_worker must be 0 when clip.device is cpu, got {self.embed.gpus_per_worker}; "
                 "set clip.device to cuda"
             )
+
+    def _check_addresses(self) -> None:
+        """Paths are kept with the results, passwords and all; the tracking server's address is kept nowhere."""
+        for section, leaves in asdict(self).items():
+            for name, value in leaves.items():
+                if isinstance(value, str) and (section, name) != ("tracking", "uri"):
+                    shown = without_password(value)
+                    check(shown == value, f"{section}.{name}", "hold no password, which belongs in the environment", shown)

@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import FailureConfig, ResultGrid, RunConfig
+from ray.tune.execution import class_cache
 
 from rdd import storage
 from rdd.config import Config
@@ -26,6 +27,10 @@ from rdd.runs.stage import begun, finished
 from rdd.runs.sweep import SweepDirectory, Trial, finish_sweep
 
 logger = logging.getLogger(__name__)
+
+_KEYS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+"""What Ray Tune 2.60 would hand from the driver to the trials, on command lines that everyone on the node can read and in Ray's
+logs. Trials on a local Ray inherit them; those on a cluster have the keys of their node, as the workers of every stage do."""
 
 
 def run_sweep(config: Config) -> dict[str, Any]:
@@ -96,6 +101,7 @@ def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, 
 
 def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -> tune.Tuner:
     """A new search, or the one that was killed."""
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_KEYS)
     options = config.tune
     nested = config.scaling.num_workers > 1
     trainable: Callable[..., Any] = tune.with_parameters(_trial, config=with_absolute_paths(config), sweep=sweep)

@@ -9,6 +9,7 @@ import pyarrow as pa
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import leaf_of, override, to_yaml
+from rdd.config.secrets import without_password
 from rdd.evaluation.sweep_figures import Point, write_sweep_figures
 from rdd.runs.directory import RunDirectory
 from rdd.shapes import NUMBER
@@ -162,7 +163,7 @@ def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, 
     best = ranked[0]
     best_config = override(config, best.values)
     best_config = replace(best_config, train=replace(best_config.train, output=storage.join(sweep.path, "best")))
-    storage.write_bytes(sweep.best, to_yaml(best_config).encode())
+    storage.write_bytes(sweep.best, without_password(to_yaml(best_config)).encode())
     points = [Point(t.values, t.best_auroc, t.status == "finished") for t in ranked if t.best_auroc is not None]
     write_sweep_figures(sweep.figures, points)
     counts = {status: sum(t.status == status for t in trials) for status in ("finished", "stopped", "failed")}

@@ -231,6 +231,7 @@ def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the address with its password
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow.store.db.utils"):

@@ -150,6 +150,15 @@ def test_rules_across_sections() -> None:
         override(Config(), {"records.kind": "folder", "records.real_images": "somewhere"})
 
 
+@pytest.mark.parametrize("leaf", ["features.path", "train.output", "records.path", "clip.pretrained"])
+def test_a_password_in_a_path_is_refused_and_not_repeated(leaf: str) -> None:
+    with pytest.raises(ValueError, match=rf"{leaf} must hold no password, .* got ftp://ann:\*\*\*@host/x") as refused:
+        override(Config(), {leaf: "ftp://ann:planted@host/x"})
+    assert "planted" not in str(refused.value)
+    override(Config(), {leaf: "ftp://ann@host:21/x"})
+    override(Config(), {"tracking.uri": "https://ann:planted@host/x"})
+
+
 def test_yaml_round_trip() -> None:
     config = override(Config(), {"loss.alpha": 0.25, "clip.model": "ViT-B-16", "sam.adaptive": True})
     assert from_yaml(to_yaml(config)) == config
