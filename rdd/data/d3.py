@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from rdd import storage
 from rdd.data.index import make_index, mark_bad_ids
-from rdd.data.parquet_rows import check_columns, read_column, read_rows, read_schema
+from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_rows, read_schema
 from rdd.data.real_images import RealImages
 from rdd.data.records import IndexedRecord, Place, RawRecord, RejectedRecord, from_table, reject, split_rejected, to_table
 from rdd.progress import logged
@@ -19,6 +19,7 @@ _GENERATED = [(f"model_gen{i}", f"image_gen{i}") for i in range(NUM_GENERATED)]
 _COLUMNS = ["original_prompt", "positive_prompt", *(name for pair in _GENERATED for name in pair)]
 _READ = pa.schema([D3.field(name) for name in ("id", *_COLUMNS)])
 
+_IDS_AT_A_TIME = 2**14
 _LISTING_THREADS = 16  # a footer and an id column a file: latency of S3, not bandwidth
 
 
@@ -47,10 +48,13 @@ class D3Source:
     def index(self) -> pa.Table:
         """One row a row of D3, from a pass over the id column alone."""
         with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-            ids = logged(pool.map(_checked_ids, self._files), total=len(self._files), what="files of records")
-            ids_of_files = list(ids)
+            read = logged(pool.map(_checked_ids, self._files), total=len(self._files), what="files of records")
+            ids_of_files, unreadable_of_files = zip(*read, strict=True)
         record_ids = [record_id for ids in ids_of_files for record_id in ids]
         places = [(file, row) for file, ids in zip(self._files, ids_of_files, strict=True) for row in range(len(ids))]
+        unreadable = {
+            (file, row): why for file, rows in zip(self._files, unreadable_of_files, strict=True) for row, why in rows.items()
+        }
         if not places:
             raise ValueError(f"the Parquet files below {self._root} hold no record")
         prefix = len(storage.absolute(self._root)) + 1
@@ -61,7 +65,7 @@ class D3Source:
                 "row": [row for _, row in places],
                 "rows": [[row] for _, row in places],
                 "record_id": record_ids,
-                **mark_bad_ids(record_ids),
+                **mark_bad_ids(record_ids, [unreadable.get(place) for place in places]),
             }
         )
 
@@ -82,6 +86,9 @@ class D3Reader:
         places = {record.place.row: record.place for record in wanted}
         real = self.real_images.lookup([place.record_id or "" for place in places.values()])
         for rows, table in read_rows(wanted[0].place.source, sorted(places), _COLUMNS):
+            if isinstance(table, str):
+                yield to_table([reject(places[row], "read", UNREADABLE, table) for row in rows.tolist()], RAW)
+                continue
             yield to_table(
                 [
                     _record(places[row], columns, real.get(places[row].record_id or ""))
@@ -91,10 +98,20 @@ class D3Reader:
             )
 
 
-def _checked_ids(path: str) -> list[str | None]:
+def _checked_ids(path: str) -> tuple[list[str | None], dict[int, str]]:
+    """The id of each row of a file, and by row why an id can not be read."""
     check_columns(path, read_schema(path), _READ)
-    names = read_column(path, "id").cast(pa.binary()).to_pylist()
-    return [None if name is None else name.decode(errors="backslashreplace") for name in names]
+    with open_parquet(path) as (file, _):
+        number = file.metadata.num_rows
+    ids: list[str | None] = [None] * number
+    unreadable: dict[int, str] = {}
+    for rows, table in read_rows(path, range(number), ["id"], at_a_time=_IDS_AT_A_TIME):
+        if isinstance(table, str):
+            unreadable |= dict.fromkeys(rows.tolist(), table)
+            continue
+        for row, name in zip(rows.tolist(), table["id"].cast(pa.binary()).to_pylist(), strict=True):
+            ids[row] = None if name is None else name.decode(errors="backslashreplace")
+    return ids, unreadable
 
 
 def _undecoded(table: pa.Table) -> pa.Table:

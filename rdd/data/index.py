@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rdd.data.parquet_rows import UNREADABLE
 from rdd.schema import INDEX
 
 
@@ -13,20 +14,26 @@ def make_index(columns: dict[str, Any]) -> pa.Table:
     return pa.table({field.name: columns.get(field.name, pa.nulls(rows, field.type)) for field in INDEX}, schema=INDEX)
 
 
-def mark_bad_ids(record_ids: list[str | None]) -> dict[str, list[str | None]]:
-    """Rejection columns for null ids and for every id but its first."""
+def mark_bad_ids(record_ids: list[str | None], unreadable: list[str | None]) -> dict[str, list[str | None]]:
+    """Rejection columns for ids that are null or can not be read, and for every id but its first.
+
+    Args:
+        record_ids: of each row.
+        unreadable: of each row, why its id can not be read, if it can not.
+    """
     seen: set[str] = set()
     reasons: list[str | None] = []
-    for record_id in record_ids:
-        if record_id is None:
+    details: list[str | None] = []
+    for record_id, why in zip(record_ids, unreadable, strict=True):
+        details.append(why)
+        if why is not None:
+            reasons.append(UNREADABLE)
+        elif record_id is None:
             reasons.append("null_id")
         elif record_id in seen:
             reasons.append("duplicate_id")
+            details[-1] = f"{record_id!r} stands earlier in the set"
         else:
             seen.add(record_id)
             reasons.append(None)
-    details = [
-        f"{record_id!r} stands earlier in the set" if reason == "duplicate_id" else None
-        for record_id, reason in zip(record_ids, reasons, strict=True)
-    ]
     return {"stage": ["index" if reason else None for reason in reasons], "reason": reasons, "detail": details}

@@ -7,12 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from rdd import storage
 from rdd.data.image_files import FileReader, raw_record
 from rdd.data.index import make_index
-from rdd.data.parquet_rows import read_rows, read_schema
+from rdd.data.parquet_rows import UNREADABLE, open_parquet, read_rows, read_schema
 from rdd.data.records import IndexedRecord, Reader, from_table, reject, split_rejected, to_table
 from rdd.schema import LABEL_GENERATED, LABEL_REAL, RAW, label_of
 
@@ -47,10 +46,10 @@ class ManifestSource:
     def index(self) -> pa.Table:
         """One row a record, in the order of first rows."""
         records: dict[str, list[dict[str, Any]]] = {}
-        for row, entry in enumerate(self._table.to_pylist()):
-            record_id = entry.get("record_id", entry.get("path") or f"row-{row}")
-            group = f"id:{record_id}" if record_id is not None else f"row:{row}"
-            records.setdefault(group, []).append(entry | {"row": row, "record_id": record_id})
+        for entry in _entries(self._table):
+            record_id = entry.get("record_id", entry.get("path") or f"row-{entry['row']}")
+            group = f"id:{record_id}" if record_id is not None else f"row:{entry['row']}"
+            records.setdefault(group, []).append(entry | {"record_id": record_id})
         name = posixpath.basename(self._path)
         groups = list(records.values())
         conflicting = _conflicting_paths(groups)
@@ -81,39 +80,69 @@ def _manifest(path: str) -> pa.Table:
     """The manifest without its images: ``path`` if it has one, ``label``, ``generator``, and the optional columns."""
     if not storage.exists(path):
         raise ValueError(f"no manifest at {path}")
-    if path.endswith(".csv"):
-        fs, inner = storage.filesystem(path)
-        strings = {name: pa.string() for name in _STRINGS}
-        options = pacsv.ConvertOptions(column_types=strings, strings_can_be_null=True, null_values=[""])
-        try:
-            with fs.open_input_stream(inner) as stream:
-                table = pacsv.read_csv(stream, convert_options=options)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a readable CSV: {error}") from error
-        names = table.column_names
-    elif path.endswith(".parquet"):
-        schema = read_schema(path)
-        names = schema.names
-        if "bytes" in names and "path" not in names and not pa.types.is_binary(schema.field("bytes").type):
-            raise ValueError(f"{path} has the column bytes of type {schema.field('bytes').type} instead of binary")
-        fs, inner = storage.filesystem(path)
-        with fs.open_input_file(inner) as stream:
-            table = pq.read_table(stream, columns=[name for name in (*_STRINGS, "label") if name in names])
-    else:
+    if not path.endswith((".csv", ".parquet")):
         raise ValueError(f"a manifest must end in .csv or .parquet, got {path}")
-    missing = [name for name in ("label", "generator") if name not in names]
-    missing += [] if "path" in names or ("bytes" in names and path.endswith(".parquet")) else ["path (or bytes, in Parquet)"]
-    if missing:
-        raise ValueError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path} has a column twice: {', '.join(names)}")
-    table = table.select([name for name in (*_STRINGS, "label") if name in names])
+    try:
+        table = _read_csv(path) if path.endswith(".csv") else _read_parquet(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} can not be read: {' '.join(str(error).split())}") from error
     for name in table.column_names:
         kind, wanted = table.schema.field(name).type, "integer" if name == "label" else "string"
         right = pa.types.is_integer(kind) if name == "label" else pa.types.is_string(kind) or pa.types.is_large_string(kind)
         if not right and not pa.types.is_null(kind):
             raise ValueError(f"{path} has the column {name} of type {kind} instead of {wanted}")
     return table
+
+
+def _read_csv(path: str) -> pa.Table:
+    fs, inner = storage.filesystem(path)
+    strings = {name: pa.string() for name in _STRINGS}
+    options = pacsv.ConvertOptions(column_types=strings, strings_can_be_null=True, null_values=[""])
+    with fs.open_input_stream(inner) as stream:
+        table = pacsv.read_csv(stream, convert_options=options)
+    return table.select(_wanted(path, table.column_names))
+
+
+def _read_parquet(path: str) -> pa.Table:
+    schema = read_schema(path)
+    wanted = _wanted(path, schema.names)
+    if "path" not in schema.names and not pa.types.is_binary(schema.field("bytes").type):
+        raise ValueError(f"{path} has the column bytes of type {schema.field('bytes').type} instead of binary")
+    with open_parquet(path) as (file, _):
+        return file.read(columns=wanted)
+
+
+def _wanted(path: str, names: list[str]) -> list[str]:
+    """The columns to read.
+
+    Raises:
+        ValueError: one is missing, or stands twice.
+    """
+    shown = ", ".join(map(repr, names))
+    missing = [name for name in ("label", "generator") if name not in names]
+    missing += [] if "path" in names or ("bytes" in names and path.endswith(".parquet")) else ["path (or bytes, in Parquet)"]
+    if missing:
+        raise ValueError(f"{path} lacks the column(s) {', '.join(missing)}; it has {shown}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path} has a column twice: {shown}")
+    return [name for name in (*_STRINGS, "label") if name in names]
+
+
+def _entries(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows; a text that is no UTF-8 is written out and named under ``not_utf8``."""
+    columns: dict[str, list[Any]] = {}
+    bad: dict[int, str] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            values = column.cast(pa.large_binary()).to_pylist()
+            columns[name] = [None if value is None else value.decode(errors="backslashreplace") for value in values]
+            for row, value in enumerate(values):
+                if value is not None and columns[name][row].encode() != value:
+                    bad.setdefault(row, f"{name} is no UTF-8: {columns[name][row]}")
+        else:
+            columns[name] = column.to_pylist()
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [entry | {"row": row, "not_utf8": bad.get(row)} for row, entry in enumerate(rows)]
 
 
 def _conflicting_paths(groups: list[list[dict[str, Any]]]) -> set[str]:
@@ -128,6 +157,8 @@ def _conflicting_paths(groups: list[list[dict[str, Any]]]) -> set[str]:
 def _flaw(images: list[dict[str, Any]], conflicting: set[str]) -> tuple[str | None, str | None]:
     """Why a record can not be used, in a word and in detail, or nothing."""
     for image in images:
+        if image["not_utf8"]:
+            return "not_utf8", f"row {image['row']}: {image['not_utf8']}"
         if image["record_id"] is None:
             return "null_id", None
         if image["generator"] is None:
@@ -156,10 +187,17 @@ def _read_column(index: pa.Table) -> Iterator[pa.Table]:
     if not wanted:
         return
     data: dict[int, bytes | None] = {}
+    unreadable: dict[int, str] = {}
     rows_wanted = sorted(row for record in wanted for row in record.rows)
     for rows, table in read_rows(wanted[0].place.source, rows_wanted, ["bytes"]):
-        data |= zip(rows.tolist(), table["bytes"].to_pylist(), strict=True)
+        if isinstance(table, str):
+            unreadable |= dict.fromkeys(rows.tolist(), table)
+        else:
+            data |= zip(rows.tolist(), table["bytes"].to_pylist(), strict=True)
     for record in wanted:
+        if bad := [unreadable[row] for row in record.rows if row in unreadable]:
+            yield to_table([reject(record.place, "read", UNREADABLE, bad[0])], RAW)
+            continue
         images = [image for row in record.rows if (image := data[row]) is not None]
         missing = len(images) < len(record.rows)
         yield to_table([reject(record.place, "read", "null_bytes") if missing else raw_record(record, images)], RAW)

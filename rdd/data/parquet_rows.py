@@ -1,5 +1,6 @@
 """Chosen rows of a Parquet file, in bounded memory."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,6 +11,11 @@ from rdd import storage
 
 BATCH_ROWS = 16
 """Rows decoded at a time: about 18 MB of D3."""
+
+UNREADABLE = "unreadable"
+"""Reason for rejecting a row whose page of Parquet is corrupt."""
+
+_BYTES_AT_A_TIME = 2**24
 
 
 def check_columns(path: str, schema: pa.Schema, expected: pa.Schema) -> None:
@@ -31,13 +37,6 @@ def check_columns(path: str, schema: pa.Schema, expected: pa.Schema) -> None:
         raise ValueError(f"{path} has column(s) of another type: {', '.join(wrong)}")
 
 
-def read_column(path: str, name: str) -> pa.ChunkedArray:
-    """One column of a file, nothing else read."""
-    fs, inner = storage.filesystem(path)
-    with fs.open_input_file(inner) as file:
-        return pq.ParquetFile(file).read(columns=[name]).column(name)
-
-
 def read_schema(path: str) -> pa.Schema:
     """Schema of a file.
 
@@ -52,31 +51,86 @@ def read_schema(path: str) -> pa.Schema:
         raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
 
 
-def read_rows(path: str, rows: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+def read_rows(
+    path: str, rows: Sequence[int], columns: Sequence[str], *, at_a_time: int = BATCH_ROWS
+) -> Iterator[tuple[np.ndarray, pa.Table | str]]:
     """Read some rows of a file, a few at a time and only from the row groups that hold them.
 
     Args:
         path: the Parquet file.
         rows: ascending row numbers in the file.
         columns: columns to read.
+        at_a_time: rows that are decoded together.
 
     Yields:
-        Row numbers ``(n,)`` and a table of these n rows, n at most ``BATCH_ROWS``.
+        Row numbers ``(n,)`` and a table of these n rows, n at most ``at_a_time``; or, where a page of a column is corrupt, the
+        numbers of the rows from there to the end of the row group, and why they can not be read.
     """
     wanted = np.asarray(rows, dtype=np.int64)
-    fs, inner = storage.filesystem(path)
-    with fs.open_input_file(inner) as stream:
-        file = pq.ParquetFile(stream)
+    with open_parquet(path) as (file, stream):
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         groups = np.unique(np.searchsorted(starts, wanted, side="right") - 1)
         for group in groups:
-            first = starts[group]
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[int(group)], columns=list(columns)):
-                here = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, first + batch.num_rows)]
+            for first, batch in read_group(file, stream, int(group), columns, at_a_time=at_a_time):
+                begin = starts[group] + first
+                end = starts[group + 1] if isinstance(batch, str) else begin + batch.num_rows
+                here = wanted[np.searchsorted(wanted, begin) : np.searchsorted(wanted, end)]
                 if len(here):
-                    yield here, pa.Table.from_batches([batch]).take(here - first)
+                    yield here, batch if isinstance(batch, str) else pa.Table.from_batches([batch]).take(here - begin)
+
+
+@contextlib.contextmanager
+def open_parquet(path: str) -> Iterator[tuple[pq.ParquetFile, pa.NativeFile]]:
+    """A Parquet file and its bytes; checksums of pages are verified where the writer has left any."""
+    fs, inner = storage.filesystem(path)
+    with fs.open_input_file(inner) as stream:
+        yield pq.ParquetFile(stream, page_checksum_verification=True), stream
+
+
+def read_group(
+    file: pq.ParquetFile, stream: pa.NativeFile, group: int, columns: Sequence[str], *, at_a_time: int = BATCH_ROWS
+) -> Iterator[tuple[int, pa.RecordBatch | str]]:
+    """Read a row group, a few rows at a time.
+
+    Args:
+        file: as :func:`open_parquet` gives it.
+        stream: its bytes.
+        group: which row group.
+        columns: columns to read.
+        at_a_time: rows that are decoded together.
+
+    Yields:
+        The first row's place in the group, and a batch; last, where the rest is corrupt, its first row and why.
+
+    Raises:
+        OSError: the disk or the store is at fault, and not the data.
+    """
+    done, reason = 0, ""
+    for _ in range(2):  # a store may fail once
+        first = 0
+        try:
+            for batch in file.iter_batches(at_a_time, row_groups=[group], columns=list(columns)):
+                if first >= done:
+                    yield first, batch
+                    done = first + batch.num_rows
                 first += batch.num_rows
+            return
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+    _read_bytes(file.metadata.row_group(group), stream)
+    yield done, reason
+
+
+def _read_bytes(group: pq.RowGroupMetaData, stream: pa.NativeFile) -> None:
+    """Read a row group's bytes as they are, which fails only where the disk or the store does."""
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
+        stream.seek(min(offset for offset in offsets if offset is not None))
+        left = chunk.total_compressed_size
+        while left > 0 and (data := stream.read(min(left, _BYTES_AT_A_TIME))):
+            left -= len(data)
 
 
 def _same_type(kind: pa.DataType, expected: pa.DataType) -> bool:

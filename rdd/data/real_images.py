@@ -1,17 +1,20 @@
 """The real image of a D3 record, looked up by id."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from rdd import storage
-from rdd.data.parquet_rows import check_columns, read_schema
+from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_group, read_schema
 from rdd.hashing import hash_strings
 from rdd.progress import logged
 from rdd.schema import REAL_IMAGES, STATUS_OK
 
+logger = logging.getLogger(__name__)
+
+_IDS_AT_A_TIME, _IMAGES_AT_A_TIME = 2**14, 64
 _LISTING_THREADS = 16  # as for records: latency, not bandwidth
 
 
@@ -57,20 +60,20 @@ class RealImages:
         groups = sorted({int(self._group_of[i]) for a, b in zip(first, last, strict=True) for i in range(a, b)})
         entries: dict[str, tuple[str, bytes | None]] = {}
         for group in groups:
-            for record_id, status, data in self._read(group, set(ids)):
+            here = [name for name, a, b in zip(ids, first, last, strict=True) if group in self._group_of[a:b]]
+            for record_id, status, data in self._read(group, here):
                 if entries.get(record_id, ("", None))[0] != STATUS_OK or entries[record_id][1] is None:
                     entries[record_id] = (status, data)
         return entries
 
-    def _read(self, group: int, ids: set[str]) -> list[tuple[str, str, bytes | None]]:
+    def _read(self, group: int, ids: Sequence[str]) -> list[tuple[str, str, bytes | None]]:
         number, row_group = self._groups[group]
-        fs, inner = storage.filesystem(self._paths[number])
         rows: list[tuple[str, str, bytes | None]] = []
-        with fs.open_input_file(inner) as stream:
-            batches = pq.ParquetFile(stream).iter_batches(
-                batch_size=64, row_groups=[row_group], columns=["id", "status", "bytes"]
-            )
-            for batch in batches:
+        with open_parquet(self._paths[number]) as (file, stream):
+            for _, batch in read_group(file, stream, row_group, ["id", "status", "bytes"], at_a_time=_IMAGES_AT_A_TIME):
+                if isinstance(batch, str):
+                    found = {record_id for record_id, _, _ in rows}
+                    return rows + [(name, f"{UNREADABLE}: {batch}", None) for name in ids if name not in found]
                 for i, record_id in enumerate(batch.column("id").to_pylist()):
                     if record_id in ids:
                         rows.append((record_id, batch.column("status")[i].as_py(), batch.column("bytes")[i].as_py()))
@@ -78,9 +81,17 @@ class RealImages:
 
 
 def _ids_by_row_group(path: str) -> list[list[str]]:
+    """The ids of each row group; those that can not be read are missing, so that their records are rejected."""
     check_columns(path, read_schema(path), REAL_IMAGES)
-    fs, inner = storage.filesystem(path)
-    with fs.open_input_file(inner) as stream:
-        file = pq.ParquetFile(stream)
-        groups = (file.read_row_group(group, columns=["id"]).column("id") for group in range(file.num_row_groups))
-        return [[name or "" for name in group.to_pylist()] for group in groups]
+    groups: list[list[str]] = []
+    with open_parquet(path) as (file, stream):
+        for group in range(file.num_row_groups):
+            groups.append([])
+            for first, batch in read_group(file, stream, group, ["id"], at_a_time=_IDS_AT_A_TIME):
+                if isinstance(batch, str):
+                    logger.warning(
+                        "%s: the ids of row group %d from its row %d on are unreadable: %s", path, group, first, batch
+                    )
+                else:
+                    groups[-1] += [name or "" for name in batch.column("id").to_pylist()]
+    return groups

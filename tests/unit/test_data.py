@@ -315,7 +315,7 @@ def test_flaws_of_manifest_rows_have_a_reason(tmp_path, lines: list[str], reason
         ("m.csv", "path,label,generator\n", "has no row"),
         ("m.csv", "path,label,generator,label\na,1,sd,1\n", "has a column twice"),
         ("m.csv", "path,label,generator\na,fake,sd\n", "column label of type string instead of integer"),
-        ("m.csv", "", "not a readable CSV"),
+        ("m.csv", "", "can not be read: Empty CSV file"),
         ("m.txt", "x", r"must end in \.csv or \.parquet"),
         ("m.parquet", "x", "not a readable Parquet file"),
     ],
