@@ -116,7 +116,11 @@ class Detector:
             ValueError: another encoder or width, or no text where it is needed.
         """
         self.check_encoder(table.manifest["encoder"])
-        table.text_mode(self.text_mode_for(table))
+        if self.needs_text and not table.has_text:
+            raise ValueError(
+                f"the detector takes each image with its prompt (text_mode {self.text_mode}) and the features hold none; "
+                "embed them with embed.text true, or train a detector with features.text_mode none or model.text_dropout"
+            )
 
     def text_mode_for(self, table: FeatureTable) -> TextMode:
         """How a feature set is scored: as in training, or by its images alone where it holds no text and none is needed."""

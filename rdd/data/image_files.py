@@ -35,11 +35,21 @@ class FileReader:
         outside = [path for path in record.paths if not lies_below(self.root, path)]
         if outside:
             return reject(record.place, "read", "outside_root", f"{outside[0]} does not lie below {self.root}")
+        if odd := [path for path in record.paths if _is_special(path)]:
+            return reject(record.place, "read", "unreadable_file", f"{odd[0]} is no regular file")
         try:
             images = [storage.read_bytes(path) for path in record.paths]
         except Exception as error:  # a file system raises its own types, S3 several
             return reject(record.place, "read", "unreadable_file", str(error))
         return raw_record(record, images)
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is there and no regular file: reading a pipe or a device may never end."""
+    if storage.is_remote(path):
+        return False
+    place = storage.absolute(path)
+    return os.path.exists(place) and not os.path.isfile(place)
 
 
 def lies_below(root: str, path: str) -> bool:

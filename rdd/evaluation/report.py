@@ -19,7 +19,8 @@ def evaluate(scored: Scored, *, threshold: float, resamples: int, seed: int) -> 
         seed: of the resamples.
 
     Returns:
-        ``auroc`` with ``auroc_interval`` (95 %, by records; where no pair is mis-ranked, a one-sided bound and 1),
+        ``auroc`` with ``auroc_interval`` (95 %, by records; where no pair is mis-ranked, a one-sided bound and 1; null where a
+        class is of one record),
         ``misranked_pairs`` of ``pairs``, ``average_precision``, ``accuracy`` and ``balanced_accuracy`` at ``threshold``,
         ``tpr_at_1_percent_fpr`` (null where the real images do not resolve it), ``equal_error_rate``, counts,
         ``by_generator`` (each against all real images) and ``worst_generator``.
@@ -40,6 +41,8 @@ def evaluate(scored: Scored, *, threshold: float, resamples: int, seed: int) -> 
         if right[number] == pairs[number]:
             keep = real | images
             intervals[number] = [bound_without_errors(scored.records[keep], scored.labels[keep]), 1.0]
+        elif min(len(np.unique(scored.records[which])) for which in (real, images)) < 2:
+            intervals[number] = None  # there is nothing to draw from
     by_generator: dict[str, dict[str, Any]] = {
         name: {
             "auroc": float(1 - (pairs[number] - right[number]) / pairs[number]),

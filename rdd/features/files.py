@@ -73,11 +73,13 @@ def read_columns(
     def fill(number: int) -> None:
         for name, begin in begins.items():
             firsts = index.first_image if name == "image_features" else index.first_record
-            bad = _copy_column(files[number], name, rows[begin + firsts[number] : begin + firsts[number + 1]])
-            if bad is not None:
-                record = index.record_at(firsts[number] + bad) if name == "image_features" else firsts[number] + bad
-                record_id = index.record_ids[record].as_py()
-                raise RuntimeError(f"{files[number]} holds NaN or infinity in {name} of the record {record_id!r}; embed again")
+            records = slice(index.first_record[number], index.first_record[number + 1])
+            vectors = index.images_of[records] if name == "image_features" else np.ones_like(index.images_of[records])
+            flaw = _copy_column(files[number], name, rows[begin + firsts[number] : begin + firsts[number + 1]], vectors)
+            if flaw is not None:
+                what, record = flaw
+                record_id = index.record_ids[records.start + record].as_py()
+                raise RuntimeError(f"{files[number]} holds {what} in {name} of the record {record_id!r}; embed again")
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
         for number, _ in enumerate(pool.map(fill, range(len(files)))):
@@ -93,29 +95,51 @@ _EXPONENT = 0x7C00
 """Bits of a float16 that are all set in infinity and NaN, and in no other value."""
 
 
-def _copy_column(path: str, name: str, target: np.ndarray) -> int | None:
+def _copy_column(path: str, name: str, target: np.ndarray, vectors: np.ndarray) -> tuple[str, int] | None:
     """Lay the values of a binary column end to end, some rows at a time; a rejected row is null and takes no place.
 
+    Args:
+        path: the file.
+        name: of the column.
+        target: ``(n, D)`` of n vectors.
+        vectors: ``(records,)`` how many of them each record has.
+
     Returns:
-        The first row of ``target`` with a value that is NaN or infinite; None where every value is finite.
+        What is wrong with the first record that is not as it must be, and which record; None where all are right.
+
+    Raises:
+        RuntimeError: there are more or fewer records.
     """
-    flat, start, bad = target.reshape(-1), 0, None
+    flat, start, done, flaw = target.reshape(-1), 0, 0, None
+    ends = np.cumsum(vectors) * target.shape[1]
     with storage.open_input(path) as file:
         for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME, columns=[name], use_threads=False):
-            values = _values(batch.column(0))
-            if start + len(values) <= len(flat):
-                flat[start : start + len(values)] = values
-            if bad is None and (wrong := (values.view("<u2") & _EXPONENT) == _EXPONENT).any():
-                bad = (start + int(wrong.argmax())) // target.shape[1]
-            start += len(values)
-    if start != len(flat):
-        raise RuntimeError(f"{path} holds {start} feature values where {len(flat)} were expected; embed again")
-    return bad
+            column = batch.column(0).drop_null()
+            expected = vectors[done : done + len(column)] * target[:1].nbytes
+            lengths = np.diff(_offsets(column))
+            if len(lengths) != len(expected):
+                raise RuntimeError(f"{path} holds more {name} than records; embed again")
+            if (wrong := lengths != expected).any():
+                place = int(wrong.argmax())
+                return f"{lengths[place]} bytes instead of {expected[place]}", done + place
+            values = _values(column)
+            flat[start : start + len(values)] = values
+            if flaw is None and (bad := (values.view("<u2") & _EXPONENT) == _EXPONENT).any():
+                flaw = "NaN or infinity", int(np.searchsorted(ends, start + int(bad.argmax()), side="right"))
+            start, done = start + len(values), done + len(column)
+    if done != len(vectors):
+        raise RuntimeError(f"{path} holds {name} of {done} of its {len(vectors)} records; embed again")
+    return flaw
+
+
+def _offsets(column: pa.BinaryArray) -> np.ndarray:
+    """``(n + 1,)``: where each value begins, and the last one ends."""
+    return np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column) + 1]
 
 
 def _values(column: pa.BinaryArray) -> np.ndarray:
-    """The float16 values of a binary column, nulls left out, without a copy."""
-    offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column) + 1]
+    """The float16 values of a binary column without nulls, without a copy."""
+    offsets = _offsets(column)
     if not len(offsets) or offsets[-1] == offsets[0]:
         return np.empty(0, dtype=FEATURE_DTYPE)
     return np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(FEATURE_DTYPE)

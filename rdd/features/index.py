@@ -41,10 +41,6 @@ class FileIndex:
     generators: tuple[str, ...]
     """Names, ``real`` first."""
 
-    def record_at(self, image: int) -> int:
-        """Record of an image."""
-        return int(np.searchsorted(np.cumsum(self.images_of), image, side="right"))
-
 
 @dataclass(frozen=True)
 class ImageIndex:

@@ -6,6 +6,8 @@ from typing import Any
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import from_yaml
+from rdd.config.stages import TRAINING_SECTIONS
+from rdd.config.yaml_text import load_yaml
 from rdd.engine import TrainState
 from rdd.runs.checkpoint import load_state, save_state
 from rdd.shapes import NUMBER, Shape
@@ -52,11 +54,20 @@ class RunDirectory:
 
         Raises:
             ValueError: there is no run.
+            RuntimeError: its config is damaged.
         """
         place = storage.join(self.path, "config.yaml")
         if not storage.exists(place):
             raise ValueError(f"{self.path} holds no config.yaml, so no run of jobs/train.py or jobs/ablate.py")
-        return from_yaml(storage.read_bytes(place).decode())
+        try:
+            text = storage.read_bytes(place).decode()
+            config = from_yaml(text)
+            missing = set(TRAINING_SECTIONS) - set(load_yaml(text))
+        except ValueError as error:  # no UTF-8, no YAML, no such setting
+            raise RuntimeError(f"{place} is not the config of a run: {error}; delete {self.path} to train it again") from error
+        if missing:
+            raise RuntimeError(f"{place} lacks {', '.join(sorted(missing))}; delete {self.path} to train this run again")
+        return config
 
     def checkpoint(self, name: str) -> str:
         """File of the checkpoint ``last`` or ``best``."""

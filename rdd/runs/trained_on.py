@@ -22,11 +22,15 @@ def refuse_trained_on(path: str, table: FeatureTable, images: Tensor) -> None:
 
     Raises:
         ValueError: naming how many there are.
+        RuntimeError: the list of what the run was trained on is missing or damaged.
     """
-    if not storage.exists(path):
-        return  # of a run from before they were kept
     way_out = "delete metrics.json of the run and start it again, which writes it anew"
-    seen = storage.read_table(path, ["record_id_hash"], way_out=way_out)["record_id_hash"].to_numpy()
+    if not storage.exists(path):
+        raise RuntimeError(f"{path} is missing, so nobody knows which records the run has seen; {way_out}")
+    column = storage.read_table(path, ["record_id_hash"], way_out=way_out)["record_id_hash"]
+    if column.type != pa.uint64() or column.null_count or not len(column):
+        raise RuntimeError(f"{path} must hold hashes of records, got {len(column)} of type {column.type}; {way_out}")
+    seen = column.to_numpy()
     records = _hashed_records(table, images)
     known = int(np.isin(records, seen).sum())
     if known:

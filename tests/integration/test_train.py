@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from _small import ENCODER, EPOCHS, base_config
 from synthetic import write_features
 
+from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override
 from rdd.detector import Detector
@@ -184,6 +186,26 @@ def test_an_evaluation_never_counts_records_that_were_trained_on(config: Config,
     manifest = json.loads((Path(other) / "manifest.json").read_text())
     (Path(other) / "manifest.json").write_text(json.dumps(manifest | {"encoder": ENCODER}))
     assert "all_auroc" in run_evaluation(override(asked, everything | {"features.path": other}))
+    for damage, said in ((b"", "can not be read"), (None, "is missing, so nobody knows which records the run has seen")):
+        seen = Path(RunDirectory(summary["run_dir"]).trained_on)
+        seen.unlink()
+        if damage is not None:
+            seen.write_bytes(damage)
+        with pytest.raises(RuntimeError, match=f"trained_on.parquet {said}.*; delete metrics.json of the run"):
+            run_evaluation(override(asked, everything | {"evaluate.output": str(tmp_path / "unknown")}))
+    storage.write_table(str(seen), pa.table({"record_id_hash": ["no", "number"]}))
+    with pytest.raises(RuntimeError, match="must hold hashes of records, got 2 of type string; delete metrics.json of the run"):
+        run_evaluation(override(asked, everything | {"evaluate.output": str(tmp_path / "unknown")}))
+    kept = Path(summary["run_dir"]) / "config.yaml"
+    whole = kept.read_bytes()
+    for text, said in (
+        (whole[: whole.index(b"model:")], "lacks evaluate, loss, model, optimizer, sam; delete"),
+        (b"\xff", "is not the config of a run: .*; delete"),
+        (b"train: {nope: 1}", "is not the config of a run: unknown key 'train.nope'.*; delete"),
+    ):
+        kept.write_bytes(text)
+        with pytest.raises(RuntimeError, match=f"config.yaml {said}"):
+            run_evaluation(override(asked, {"evaluate.output": str(tmp_path / "unknown")}))
 
 
 def test_a_finished_run_notices_that_its_features_were_embedded_anew(config: Config, features: Path, tmp_path: Path) -> None:

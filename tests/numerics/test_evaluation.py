@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import brentq
@@ -72,6 +74,15 @@ def test_the_report_agrees_with_scikit_learn() -> None:
     false_positive, true_positive, _ = roc_curve(scored.labels, scored.logits)
     expected = brentq(lambda x: 1 - x - np.interp(x, false_positive, true_positive), 0, 1)
     assert report["equal_error_rate"] == pytest.approx(expected, abs=0.01)
+
+
+def test_where_a_class_is_of_one_record_there_is_no_interval() -> None:
+    scored = scored_set(1)
+    report = evaluate(replace(scored, logits=np.array([0.5, 1.0, 0.0])), threshold=1.0, resamples=100, seed=0)
+    assert report["auroc"] == 0.5
+    assert report["auroc_interval"] is None
+    assert report["by_generator"]["hard"]["auroc_interval"] is None
+    assert evaluate(scored_set(2), threshold=1.0, resamples=100, seed=0)["auroc_interval"] is not None
 
 
 def test_a_rate_that_the_real_images_do_not_resolve_is_null() -> None:

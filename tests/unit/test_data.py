@@ -159,6 +159,15 @@ def test_chosen_rows_are_the_rows_chosen(tmp_path, rows: list[int]) -> None:
     assert [value for _, table in found for value in table["y"]] == [str(row) for row in rows]
 
 
+def test_a_pipe_among_images_is_quarantined_and_not_waited_for(tmp_path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(b"a")
+    os.mkfifo(tmp_path / "real" / "pipe.png")
+    good, pipe = read_all(FolderSource(str(tmp_path)))
+    assert good["reason"] is None
+    assert (pipe["reason"], pipe["detail"]) == ("unreadable_file", f"{tmp_path}/real/pipe.png is no regular file")
+
+
 def test_a_folder_is_one_record_an_image(tmp_path) -> None:
     for name in ("real/a.png", "real/deep/b.PNG", "fake/sd/c.jpg", "fake/sd/notes.txt", "other/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def test_an_unfinished_or_torn_embedding_is_refused(tmp_path: Path) -> None:
         FeatureTable.load(path)
     rows = feature_rows(4)
     next(row for row in rows if row.get("reason") is None)["image_features"] = b"\0" * (2 * D - 2)
-    with pytest.raises(RuntimeError, match="feature values where"):
+    with pytest.raises(RuntimeError, match="bytes instead of .* in image_features of the record"):
         FeatureTable.load(write_features(tmp_path / "g", rows))
 
 
@@ -130,6 +130,15 @@ def test_a_column_of_another_type_is_refused(tmp_path: Path, column: str, kind: 
         RuntimeError, match=rf"the column {column} must be of type .*, got {re.escape(str(kind or 'absent'))}; embed again"
     ):
         FeatureTable.load(path)
+
+
+def test_a_record_with_more_vectors_than_images_is_refused_though_the_sum_is_right(tmp_path: Path) -> None:
+    rows = [row for row in feature_rows(8, rejected=0) if len(row["generators"]) == 3]
+    rows[0]["image_features"], rows[1]["image_features"] = bytes(4 * 2 * D), bytes(2 * 2 * D)
+    with pytest.raises(
+        RuntimeError, match=f"holds {8 * D} bytes instead of {6 * D} in image_features of the record '{rows[0]['record_id']}'"
+    ):
+        FeatureTable.load(write_features(tmp_path / "f", rows))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
