@@ -1,6 +1,7 @@
 """How a job starts and ends: it parses the command line, prints one line of JSON last, and exits with a code.
 
-Exit codes: 0 done, 1 the work failed, 2 the request was wrong. ``RDD_TRACEBACK=1`` shows where an error came from.
+Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 143 ended by SIGTERM, 130 by SIGINT (:mod:`rdd.signals`).
+``RDD_TRACEBACK=1`` shows where an error came from.
 """
 
 import itertools
@@ -17,6 +18,7 @@ from rdd.config.help import help_text
 from rdd.config.parse import parse_config, settings_of, to_yaml
 from rdd.config.secrets import without_password
 from rdd.config.stages import Stage, require
+from rdd.signals import is_ending, signals_end_the_job
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,12 @@ def run_job(stage: Stage, work: Callable[[Config], Summary], *, description: str
         track: log the job as an MLflow run when it is done; most stages are a run from their beginning.
     """
     _log_to_stderr()
+    with signals_end_the_job(stage.name):
+        _run(stage, work, description, track)
+    sys.exit(0)
+
+
+def _run(stage: Stage, work: Callable[[Config], Summary], description: str | None, track: bool) -> None:
     words = sys.argv[1:]
     try:
         if (asked := _sections_after_help(words)) is not None:
@@ -60,7 +68,6 @@ def run_job(stage: Stage, work: Callable[[Config], Summary], *, description: str
         _fail(1, f"{type(error).__name__}: {_sentence(error)}")  # a library's own: S3 or the cluster says no
     print(_table(summary), file=sys.stderr)
     print(json.dumps(summary), flush=True)
-    sys.exit(0)
 
 
 def _sections_after_help(words: Sequence[str]) -> list[str] | None:
@@ -107,6 +114,8 @@ def _sentence(error: BaseException) -> str:
 
 
 def _fail(code: int, message: str) -> NoReturn:
+    if is_ending():  # the signal has its own sentence and exit code
+        sys.exit(code)
     if os.environ.get("RDD_TRACEBACK") == "1" and sys.exc_info()[0] is not None:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr, flush=True)

@@ -28,6 +28,7 @@ from rdd.on_ray.train import check_features, features_tags
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import make_detector
 from rdd.runs.stage import begun, finished
+from rdd.signals import signals_held
 from rdd.tracking.pages import DIFFERENCE_TAG, INTERVAL_TAG, P_VALUE_TAG
 from rdd.tracking.run_metrics import result_metrics, rounded
 from rdd.tracking.tracker import Tracker
@@ -233,12 +234,13 @@ def _log_rows(plan: _Plan, rows: Sequence[Row], tracker: Tracker) -> None:
     """Each row of the table as an MLflow run of its own, which is what a person compares."""
     for order, row in enumerate(rows):
         run = tracker.child(row.name, storage.join(plan.output, "runs", row.name), "row")
-        run.params(_params(row.name, plan.run(row.name, 0)))
         texts = zip((INTERVAL_TAG, DIFFERENCE_TAG, P_VALUE_TAG), short_texts(row), strict=True)
-        run.tags({name: text for name, text in texts if text})
         numbers = {name: value for name, value in row_values(row).items() if isinstance(value, int | float)}
-        run.metrics({"order": order} | rounded(numbers), step=0)
-        run.close("FINISHED")
+        with signals_held():  # what is begun is closed
+            run.params(_params(row.name, plan.run(row.name, 0)))
+            run.tags({name: text for name, text in texts if text})
+            run.metrics({"order": order} | rounded(numbers), step=0)
+            run.close("FINISHED")
 
 
 def _check_paired(scored: Mapping[str, Sequence[Scored]]) -> None:

@@ -9,6 +9,7 @@ from rdd.config import Config
 from rdd.on_ray.session import resources_held
 from rdd.progress import StallClock
 from rdd.runs.directory import RunDirectory
+from rdd.signals import signals_held
 from rdd.tracking.run_metrics import log_epoch
 from rdd.tracking.tracker import Kind, Tracker
 
@@ -45,16 +46,17 @@ class RunMonitor:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for name in list(self._open):
-            self.finish(name, status="KILLED", metrics={}, tags={}, epochs=0)
+        with signals_held():
+            for name in list(self._open):
+                self.finish(name, status="KILLED", metrics={}, tags={}, epochs=0)
 
     def add(self, name: str, run: RunDirectory, params: Mapping[str, Any]) -> None:
         """Watch one more run; a run that MLflow knows goes on there."""
         if name in self._open or name in self._closed:
             return
         tracker = self._parent.child(name, run.path, self._kind)
+        self._open[name] = _WatchedRun(run, tracker, logged=run.logged())  # before MLflow knows it: what it knows is closed
         tracker.params(params)
-        self._open[name] = _WatchedRun(run, tracker, logged=run.logged())
         self._restart_clock()
 
     def poll(self) -> None:
@@ -77,13 +79,14 @@ class RunMonitor:
         """Close the MLflow run of one that is done."""
         if name in self._closed:
             return
-        watched = self._open.pop(name)
-        self._closed.add(name)
-        self._restart_clock()
-        self._log(name, watched, watched.run.history())
-        watched.tracker.metrics(metrics, step=epochs)
-        watched.tracker.tags(tags)
-        watched.tracker.close(status)
+        with signals_held():
+            watched = self._open.pop(name)
+            self._closed.add(name)
+            self._restart_clock()
+            self._log(name, watched, watched.run.history())
+            watched.tracker.metrics(metrics, step=epochs)
+            watched.tracker.tags(tags)
+            watched.tracker.close(status)
 
     def _restart_clock(self) -> None:
         """Whenever a run comes or goes, the next one may have to start: until one of them moves, that limit applies."""

@@ -13,6 +13,7 @@ from ray.autoscaler.sdk import request_resources
 from rdd.config import ClusterConfig
 from rdd.on_ray.auth_token import keep_token_private
 from rdd.on_ray.loopback import on_loopback
+from rdd.signals import is_ending, signals_held
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,11 @@ def ray_session(config: ClusterConfig, bundles: Sequence[Bundle], *, knobs: str)
         _wait_for_resources(config, attached, bundles, knobs)
         yield
     finally:
-        if attached and config.wait_s > 0:
-            request_resources(bundles=[])  # what was asked for would keep nodes from ending when they are idle
-        ray.shutdown()
+        with signals_held(handlers_replaced=True):
+            if attached and config.wait_s > 0:
+                request_resources(bundles=[])  # what was asked for would keep nodes from ending when they are idle
+            if attached or not is_ending():  # a local Ray is killed with all else below this process, which is faster
+                ray.shutdown()
 
 
 def resources_held() -> str:
@@ -76,14 +79,15 @@ def _connect(config: ClusterConfig) -> bool:
         if not _answers(address):  # Ray itself would try for over five minutes
             raise RuntimeError(f"no Ray cluster answers at {address}; start it, or set cluster.address to local")
         try:
-            with on_loopback() if _is_on_loopback_alone(address) else contextlib.nullcontext():
+            binding = on_loopback() if _is_on_loopback_alone(address) else contextlib.nullcontext()
+            with signals_held(handlers_replaced=True), binding:
                 ray.init(address=address, **common)
             logger.info("attached to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
             return True
         except ConnectionError as error:
             raise RuntimeError(f"no Ray cluster answers at {address}; start it, or set cluster.address to local") from error
     keep_token_private()
-    with on_loopback():
+    with signals_held(handlers_replaced=True), on_loopback():
         ray.init(address="local", num_cpus=config.num_cpus or None, include_dashboard=False, **common)
     logger.info("started a local Ray with %g CPUs and %g GPUs", _total("CPU"), _total("GPU"))
     return False

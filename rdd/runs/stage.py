@@ -20,6 +20,7 @@ from rdd.config import Config
 from rdd.config.parse import leaf_of, section_dicts, settings_of
 from rdd.config.secrets import without_password
 from rdd.config.stages import Stage, require
+from rdd.signals import signals_held
 from rdd.tracking.pages import page_of, title_of
 from rdd.tracking.tracker import NullTracker, Tracker, tracked
 
@@ -95,8 +96,9 @@ def begun(
 def _say_pages(stage: Stage, config: Config) -> None:
     """Log where the runs of this stage are compared in MLflow."""
     try:
-        for kind in stage.compared_as:
-            logger.info("compare %s in MLflow: %s", title_of(kind), page_of(config.tracking, kind))
+        with signals_held():
+            for kind in stage.compared_as:
+                logger.info("compare %s in MLflow: %s", title_of(kind), page_of(config.tracking, kind))
     except Exception as error:  # whatever the server's client raises; a run goes on without its page
         logger.info("no page of MLflow: %s", without_password(" ".join(str(error).split()))[:200])
 

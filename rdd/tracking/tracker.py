@@ -18,6 +18,7 @@ from rdd import storage
 from rdd.config import TrackingConfig
 from rdd.config.secrets import without_password
 from rdd.provenance import git_commit
+from rdd.signals import signals_held
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +165,10 @@ class MlflowTracker:
 
     def _send(self, call: Callable[[], object]) -> None:
         self._waiting.append(call)
+        with signals_held():  # an interrupted transaction would leave the database locked
+            self._send_waiting()
+
+    def _send_waiting(self) -> None:
         while self._waiting:
             try:
                 self._waiting[0]()
@@ -195,7 +200,7 @@ def _in_words(error: Exception) -> str:
 
 @contextmanager
 def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str, str] | None = None) -> Iterator[Tracker]:
-    """An MLflow run around a job; FAILED if the job raises.
+    """An MLflow run around a job; FAILED if the job raises, KILLED if a signal ends it.
 
     The same output directory gets the same run, so that a started-again job goes on in it.
 
@@ -210,16 +215,18 @@ def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str,
         return
     logger.info("tracking in MLflow at %s", without_password(tracking_uri(config)))
     kind = {KIND_TAG: "training"} if job == "train" else {}
-    tracker = _start(config, job, output, kind | dict(tags or {}))
-    if tracker is None:
-        yield NullTracker()
-        return
+    tracker: Tracker = NullTracker()
+    status = "FAILED"
     try:
+        with signals_held():
+            tracker = _start(config, job, output, kind | dict(tags or {}))
         yield tracker
-    except BaseException:
-        tracker.close("FAILED")
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
         raise
-    tracker.close("FINISHED")
+    finally:
+        tracker.close(status)
 
 
 def tracking_uri(config: TrackingConfig) -> str:
@@ -227,7 +234,7 @@ def tracking_uri(config: TrackingConfig) -> str:
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
-def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str]) -> MlflowTracker | None:
+def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str]) -> Tracker:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -245,7 +252,7 @@ def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str
         run_id = _run_of(client, experiment, config.run_name or os.path.basename(place), job=job, place=place, tags=tags)
     except Exception as error:
         logger.warning("MLflow at %s does not answer, so this run is not tracked: %s", without_password(uri), _in_words(error))
-        return None
+        return NullTracker()
     return MlflowTracker(client, run_id)
 
 
