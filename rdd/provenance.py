@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 GIT_VARIABLE = "RDD_GIT_COMMIT"
-"""Environment variable with the commit; set when a job is submitted, since the files sent to the cluster have no .git."""
+"""Environment variable with the commit, for jobs whose files have come without their repository.
+
+``ray job submit`` hands on none of its own: ``ray job submit --working-dir . -- env RDD_GIT_COMMIT=... python jobs/train.py``.
+"""
 
 
 def git_commit() -> str:

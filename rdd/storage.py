@@ -288,4 +288,26 @@ def _lock(path: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RuntimeError(f"another process is working on {path}; wait for it or choose another output") from error
+        _locks.add(file.fileno())
+        try:
+            yield
+        finally:
+            _locks.discard(file.fileno())
+
+
+_locks: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+@contextlib.contextmanager
+def locks_kept() -> Iterator[None]:
+    """Within it the directories that this process owns when it begins stay locked, even if their owner has gone on.
+
+    For a thread that works in them and can not be stopped: a lock is let go when its last descriptor is closed.
+    """
+    copies = [os.dup(descriptor) for descriptor in list(_locks)]
+    try:
         yield
+    finally:
+        for descriptor in copies:
+            os.close(descriptor)

@@ -1,6 +1,7 @@
 """Ablations: every row over several seeds, in parallel, and one table with what is known of each difference."""
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from rdd.on_ray.run_monitor import RunMonitor
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
 from rdd.on_ray.train import check_features, features_tags
+from rdd.provenance import GIT_VARIABLE, git_commit
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import make_detector
 from rdd.runs.stage import begun, finished
@@ -159,7 +161,7 @@ def _train_all(config: Config, plan: _Plan, tracker: Tracker) -> None:
     task = ray.remote(
         num_cpus=config.ablate.cpus_per_run, num_gpus=config.ablate.gpus_per_run, max_retries=config.train.max_failures
     )(_train_one)
-    waiting = {task.remote(with_absolute_paths(run)): name for name, (_, run) in runs.items()}
+    waiting = {task.remote(with_absolute_paths(run), git_commit()): name for name, (_, run) in runs.items()}
     failures: dict[str, str] = {}
     try:
         with RunMonitor(tracker, "seed", config) as monitor:
@@ -199,8 +201,14 @@ def _end(name: str, run: tuple[str, Config], reference: Any, monitor: RunMonitor
     monitor.finish(name, status="FINISHED", metrics=result_metrics(metrics), tags={}, epochs=config.train.epochs)
 
 
-def _train_one(config: Config) -> dict[str, Any]:
-    """One run, in a Ray task: from its last checkpoint if it has one; finished, only its metrics."""
+def _train_one(config: Config, commit: str) -> dict[str, Any]:
+    """One run, in a Ray task: from its last checkpoint if it has one; finished, only its metrics.
+
+    Args:
+        config: the run.
+        commit: of the code, which this process may have without its repository and the driver's environment.
+    """
+    os.environ[GIT_VARIABLE] = commit
     config = replace(config, tracking=replace(config.tracking, enabled=False))  # the driver logs it
     run = RunDirectory(config.train.output)
     if (metrics := finished(TRAIN, config)) is None:

@@ -1,10 +1,13 @@
 """Blocking Ray work in a background thread, and the original error inside Ray's wrappers."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
 
 import ray
+
+from rdd import storage
 
 logger = logging.getLogger(__name__)
 
@@ -15,6 +18,9 @@ REPORT_S = 5.0
 class Background:
     """Blocking Ray work in a thread of its own, so that a hang can not hold the caller.
 
+    The output directories of this process stay locked until the work has ended: after a stall its caller goes on, but it may
+    still write.
+
     Args:
         work: what to run; started at once.
     """
@@ -22,6 +28,8 @@ class Background:
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
         self._failure: BaseException | None = None
+        self._locks = contextlib.ExitStack()
+        self._locks.enter_context(storage.locks_kept())
         self._thread = threading.Thread(target=self._run, daemon=True, name="ray-work")
         self._thread.start()
 
@@ -40,6 +48,8 @@ class Background:
             self._work()
         except BaseException as error:
             self._failure = error
+        finally:
+            self._locks.close()
 
 
 def root_cause(error: BaseException) -> Exception:

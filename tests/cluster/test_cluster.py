@@ -33,6 +33,9 @@ def test_the_cluster_file_passes_rays_own_schema_and_its_files_exist() -> None:
     subprocess.run(["bash", "-n", "cluster/setup_node.sh"], check=True)
 
 
+COMMIT = "0123456789abcdef-of-a-test"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -94,29 +97,45 @@ def submit(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess
         time.sleep(1)
 
 
+def job(name: str, tmp_path: Path, values: dict[str, object]) -> list[str]:
+    """Words that submit a job on small features, of a commit that only the environment of the job names."""
+    common = {
+        "features.path": tmp_path / "features",
+        "features.text_mode": "none",
+        "features.validation_share": 0.3,
+        "features.test_share": 0.3,
+        "model.hidden": 64,
+        "optimizer.lr": 0.003,
+        "train.batch_size": 32,
+        "train.threads_per_worker": 1,
+        "tracking.enabled": "false",
+    }
+    settings = [word for path, value in (common | values).items() for word in (f"--{path}", str(value))]
+    commit = f"RDD_GIT_COMMIT={COMMIT}"
+    return ["ray", "job", "submit", "--working-dir", ".", "--", "env", commit, "python", f"jobs/{name}.py", *settings]
+
+
+def commit_of(run: Path) -> str:
+    return json.loads((run / "detector" / "detector.json").read_text())["provenance"]["git_commit"]
+
+
 @pytest.mark.slow
-def test_a_submitted_training_job_runs_to_its_end(head: dict[str, str], tmp_path: Path) -> None:
+def test_submitted_jobs_run_to_their_end_and_name_their_commit(head: dict[str, str], tmp_path: Path) -> None:
     write_features(tmp_path / "features")
-    words = ["ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/train.py"]
-    words += ["--features.path", str(tmp_path / "features"), "--features.text_mode", "none", "--model.hidden", "64"]
-    words += [
-        "--features.validation_share",
-        "0.3",
-        "--features.test_share",
-        "0.3",
-        "--train.epochs",
-        "15",
-        "--optimizer.lr",
-        "0.003",
-    ]
-    words += ["--train.batch_size", "32", "--train.output", str(tmp_path / "run"), "--scaling.num_workers", "2"]
-    words += ["--scaling.cpus_per_worker", "0.5", "--train.threads_per_worker", "1", "--tracking.enabled", "false"]
-    done = submit(words, head)
+    values = {"train.epochs": 15, "train.output": tmp_path / "run", "scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5}
+    done = submit(job("train", tmp_path, values), head)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     summary = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"job": "train"')))
     assert summary["test_auroc"] > 0.8
     assert summary["epochs"] == 15
     assert "attached to the Ray cluster" in done.stdout + done.stderr
+    assert commit_of(tmp_path / "run") == COMMIT
+    rows = json.dumps({"ours": {}, "no_sam": {"sam.enabled": False}})
+    values = {"ablate.output": tmp_path / "ablation", "ablate.rows": rows, "ablate.seeds": 1, "train.epochs": 2}
+    done = submit(job("ablate", tmp_path, values | {"ablate.cpus_per_run": 0.5, "ablate.resamples": 100}), head)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for row in ("ours", "no_sam"):
+        assert commit_of(tmp_path / "ablation" / "runs" / row / "seed-0") == COMMIT
     refused = subprocess.run(
         ["ray", "job", "submit", "--working-dir", "cluster", "--", "true"],
         env={k: v for k, v in head.items() if not k.startswith("RAY_AUTH")},
