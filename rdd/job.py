@@ -67,7 +67,11 @@ def _run(stage: Stage, work: Callable[[Config], Summary], description: str | Non
             raise  # a bug of ours keeps its traceback
         _fail(1, f"{type(error).__name__}: {_sentence(error)}")  # a library's own: S3 or the cluster says no
     print(_table(summary), file=sys.stderr)
-    print(json.dumps(summary), flush=True)
+    try:
+        print(json.dumps(summary), flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would write what is left at its exit, and fail again
+        _fail(1, f"the work is done, but standard output can not be written: {error.strerror}")
 
 
 def _sections_after_help(words: Sequence[str]) -> list[str] | None:

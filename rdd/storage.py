@@ -1,6 +1,7 @@
 """Paths and files on local disks, S3 and other object stores: listing, atomic writes, and the directory that a stage owns."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from rdd.shapes import Shape, described, has_shape
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def filesystem(path: str) -> tuple[pafs.FileSystem, str]:
@@ -147,6 +150,11 @@ def atomic_output(path: str) -> Iterator[pa.NativeFile]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, inner)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        why = os.strerror(error.errno or 0)
+        raise RuntimeError(f"{path} can not be written ({why}); make room and start the same command again") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

@@ -60,7 +60,7 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        self._check_addresses()
+        self._check_texts()
         if self.train.cross_validate and self.features.split != "folds":
             raise ValueError(f"features.split must be folds when train.cross_validate is true, got {self.features.split}")
         if self.model.text_dropout > 0 and self.features.text_mode == "none":
@@ -92,10 +92,15 @@ class Config:
                 "set clip.device to cuda"
             )
 
-    def _check_addresses(self) -> None:
-        """Paths are kept with the results, passwords and all; the tracking server's address is kept nowhere."""
+    def _check_texts(self) -> None:
+        """Texts are kept with the results, so they must be writable and hold no password; the server's address is not kept."""
         for section, leaves in asdict(self).items():
             for name, value in leaves.items():
-                if isinstance(value, str) and (section, name) != ("tracking", "uri"):
+                if not isinstance(value, str):
+                    continue
+                leaf, encoded = f"{section}.{name}", value.encode(errors="backslashreplace")
+                check(encoded == value.encode(errors="ignore"), leaf, "be UTF-8", encoded.decode())
+                check("\0" not in value, leaf, "hold no NUL character", repr(value))
+                if leaf != "tracking.uri":
                     shown = without_password(value)
-                    check(shown == value, f"{section}.{name}", "hold no password, which belongs in the environment", shown)
+                    check(shown == value, leaf, "hold no password, which belongs in the environment", shown)

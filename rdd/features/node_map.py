@@ -32,7 +32,8 @@ _LAYOUT = "2"
 
 def map_folder() -> str:
     """Where a node keeps its memory maps of features, for all processes of this user."""
-    return os.path.join(os.environ.get("RDD_MAP_DIR") or tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
+    given = os.environ.get("RDD_MAP_DIR")
+    return os.path.join(storage.absolute(given) if given else tempfile.gettempdir(), f"rdd-features-{os.getuid()}")
 
 
 def read_shared(
@@ -95,9 +96,12 @@ def make_private(folder: str) -> None:
     Raises:
         RuntimeError: it is a link or no folder, another user's, or others may write to it, so that its content may be theirs.
     """
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder, mode=0o700)
+    try:
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, mode=0o700)
+    except OSError as error:
+        raise RuntimeError(f"{folder} can not be made for memory maps: {error.strerror}; set RDD_MAP_DIR to a disk") from error
     there = os.lstat(folder)
     private = stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid() and not there.st_mode & 0o022
     if not private:

@@ -102,6 +102,8 @@ def _finished(config: Config, output: str) -> dict[str, Any] | None:
     if (metrics := finished(TRAIN, config, output=output)) is None:
         return None
     run, features = RunDirectory(output), config.features.path
+    if not storage.exists(storage.join(run.detector, "detector.json")):
+        raise RuntimeError(f"{run.path} is finished but its detector is gone; delete its metrics.json to make it anew")
     if storage.exists(storage.join(features, "manifest.json")):
         manifest, _ = read_manifest(features)
         run.check_features(identity_of(features, manifest))

@@ -234,6 +234,9 @@ def tracking_uri(config: TrackingConfig) -> str:
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
+_DATABASE_TRIES = 5  # within 3 s; MLflow would try for minutes to open a database that is a directory
+
+
 def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str]) -> Tracker:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -246,6 +249,10 @@ def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str
 
     uri = tracking_uri(config)
     try:
+        if "://" in uri and not uri.startswith("http"):
+            from mlflow.store.db import utils
+
+            utils.MAX_RETRY_COUNT = _DATABASE_TRIES
         client = MlflowClient(tracking_uri=uri)
         experiment = _experiment(client, config.experiment)
         place = storage.absolute(output)

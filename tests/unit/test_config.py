@@ -8,6 +8,7 @@ import rdd.config.stages
 from rdd.config import Config
 from rdd.config.help import help_text
 from rdd.config.parse import from_dict, from_yaml, leaves, override, parse_config, to_yaml
+from rdd.config.secrets import without_password
 from rdd.config.stages import TRAIN, Stage
 
 NAN = float("nan")
@@ -157,6 +158,26 @@ def test_a_password_in_a_path_is_refused_and_not_repeated(leaf: str) -> None:
     assert "planted" not in str(refused.value)
     override(Config(), {leaf: "ftp://ann@host:21/x"})
     override(Config(), {"tracking.uri": "https://ann:planted@host/x"})
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("a\0b", r"hold no NUL character, got 'a\\x00b'"), ("a\udcff", r"be UTF-8, got a\\udcff")]
+)
+def test_a_path_that_can_not_be_written_down_names_its_setting(value: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"train.output must {said}"):
+        override(Config(), {"train.output": value})
+
+
+def test_passwords_of_addresses_are_masked_also_unescaped_and_in_queries() -> None:
+    for text, shown in (
+        ("http://ann:s3cret/@x@host/a", "http://ann:***@host/a"),
+        ("s3://key:a/b+c=@bucket/x", "s3://key:***@bucket/x"),
+        ("http://host/?token=s3cret&page=2", "http://host/?token=***&page=2"),
+        ("https://host/?page=2&X-Amz-Signature=s3cret", "https://host/?page=2&X-Amz-Signature=***"),
+        ("sqlite:///a@b.db", "sqlite:///a@b.db"),
+        ("s3://bucket/a:b@c", "s3://bucket/a:b@c"),
+    ):
+        assert without_password(text) == shown
 
 
 def test_yaml_round_trip() -> None:

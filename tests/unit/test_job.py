@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,16 @@ def test_a_tracked_job_is_an_mlflow_run_with_settings_and_numbers(monkeypatch, t
     assert (run.data.params["sample.seed"], run.data.params["cluster.wait_s"]) == ("7", "1.0")
     assert run.data.metrics["num_records"] == 3
     assert run.data.tags["rdd.job"] == "sample"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_result_that_can_not_be_printed_is_a_sentence_and_exit_1(tmp_path: Path) -> None:
+    words = [sys.executable, "jobs/sample.py", "--sample.output", str(tmp_path / "out"), "--sample.num_records", "2"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: the work is done, but standard output can not be written: No space")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch) -> None:

@@ -144,6 +144,16 @@ def test_a_map_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch) ->
         FeatureTable.load(path, shared=str(maps))
 
 
+def test_the_folder_of_maps_is_a_path_as_people_write_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RDD_MAP_DIR", "~/maps")
+    assert node_map.map_folder() == f"{tmp_path}/maps/rdd-features-{os.getuid()}"
+    (tmp_path / "maps").touch()
+    path = write_features(tmp_path / "features", feature_rows(20))
+    with pytest.raises(RuntimeError, match=r"can not be made for memory maps: .*; set RDD_MAP_DIR to a disk"):
+        FeatureTable.load(path, shared=node_map.map_folder())
+
+
 def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
     path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
     FeatureTable.load(path, shared=str(maps))

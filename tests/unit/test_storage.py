@@ -1,4 +1,6 @@
 import os
+import resource
+import signal
 import subprocess
 import sys
 
@@ -77,6 +79,18 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path) -> Non
         raise KeyError
     assert storage.read_bytes(path) == b"old"
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path) -> None:
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with pytest.raises(RuntimeError, match=r"big\.bin can not be written \(File too large\); make room and start"):
+            storage.write_bytes(str(tmp_path / "big.bin"), bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_owned_directory_takes_the_same_config_again(tmp_path) -> None:

@@ -102,6 +102,14 @@ def test_a_password_in_the_address_of_the_server_is_not_written(tmp_path: Path, 
     assert "planted-secret" not in caplog.text
 
 
+@pytest.mark.timeout(60)  # MLflow itself would try for minutes
+def test_a_database_that_can_not_be_opened_is_a_warning(tmp_path: Path, caplog) -> None:
+    config = TrackingConfig(uri=f"sqlite:///{tmp_path}")
+    with tracked(config, job="train", output=str(tmp_path / "out")) as tracker:
+        assert isinstance(tracker, NullTracker)
+    assert "so this run is not tracked: " in caplog.text
+
+
 def test_what_never_arrived_is_said(caplog) -> None:
     caplog.set_level("WARNING", logger="rdd")
     client = Client()
