@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from data_figures import feature_figures, import_figure
 from loss_figures import loss_figures
 from measure import Figure
+from scale_figures import scale_figures
 from training_figures import training_figures
 from tune_figures import tune_figures
 
@@ -24,6 +25,7 @@ GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "training": training_figures,
     "losses": lambda folder: loss_figures(),
     "features": feature_figures,
+    "scale": scale_figures,
     "tune": tune_figures,
     "import": lambda folder: [import_figure()],
 }

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.timeout(300)
 
 LONG = {"train.epochs": 100_000}  # longer than any test
 MARK = "RDD_TEST_SIGNALS"
+SILENT = socket.create_server(("127.0.0.1", 0))
 
 
 @contextlib.contextmanager
@@ -105,15 +107,16 @@ def settings_and_sign(stage: str, place: Path) -> tuple[dict[str, Any], Callable
 
 
 def write_endless_records(place: Path) -> dict[str, Any]:
-    """Images, the last of which is a pipe that nobody writes to."""
+    """Images, the last of which lies on a server that takes requests and never answers."""
     for i in range(12):
         Image.new("RGB", (32, 32), (i, i, i)).save(place / f"{i}.png")
-    os.mkfifo(place / "12.png")
-    rows = "".join(f"{i}.png,0,real\n" for i in range(13))
+    images = [*(f"{i}.png" for i in range(12)), f"http://127.0.0.1:{SILENT.getsockname()[1]}/12.png"]
+    rows = "".join(f"{image},0,real\n" for image in images)
     (place / "manifest.csv").write_text(f"path,label,generator\n{rows}")
     return {
         "records.kind": "manifest",
         "records.path": str(place / "manifest.csv"),
+        "records.root": "any",
         "clip.pretrained": "random",
         "embed.output": str(place / "features"),
         "embed.text": False,

@@ -40,9 +40,10 @@ def test_a_slow_start_and_slow_loading_are_no_stall(monkeypatch, config: Config)
         for number in range(4):  # so does loading, altogether
             run.save_loading(f"{number} of 4 files of features")
             time.sleep(0.4)
-        run._write_note("history", [{"epoch": 1}])
+        run._write_note("history", [epoch])
 
-    assert fit(monkeypatch, config, work) == [{"epoch": 1}]
+    epoch = {"epoch": 1, "val/auroc": 0.5, "val/loss": 0.5}
+    assert fit(monkeypatch, config, work) == [epoch]
 
 
 def test_loading_that_stops_is_a_stall(ray_session, monkeypatch, config: Config) -> None:
