@@ -65,9 +65,15 @@ def write_logits(path: str, scored: Scored, table: FeatureTable) -> None:
 
 
 def read_logits(path: str) -> Scored:
-    """What :func:`write_logits` wrote; records are numbered by their ids in ascending order."""
-    columns = ["record_id", "generator", "label", "logit"]
-    table = storage.read_table(path, columns, way_out="delete the run's directory to train it again")
+    """What :func:`write_logits` wrote; records are numbered by their ids in ascending order.
+
+    Raises:
+        RuntimeError: the file is damaged, or holds a logit that is no number.
+    """
+    columns, way_out = ["record_id", "generator", "label", "logit"], "delete the run's directory to train it again"
+    table = storage.read_table(path, columns, way_out=way_out)
+    if table.schema.field("logit").type != pa.float64() or not np.isfinite(table["logit"].to_numpy()).all():
+        raise RuntimeError(f"{path} holds a logit that is no finite number; {way_out}")
     records, ids = _codes(table["record_id"])
     rank = np.empty(len(ids), dtype=np.int64)
     rank[pc.sort_indices(ids).to_numpy()] = np.arange(len(ids))

@@ -114,12 +114,14 @@ def rows_of(config: Config) -> dict[str, Config]:
         ValueError: there is no row ``ours``, or an override is wrong.
     """
     if BASELINE not in config.ablate.rows:
-        names = ", ".join(config.ablate.rows) or "none"
+        names = ", ".join(map(str, config.ablate.rows)) or "none"
         raise ValueError(
             f"ablate.rows must hold the row {BASELINE}, got {names}; jobs/configs/ablation.yaml names those of the paper"
         )
     rows = {}
     for name, values in config.ablate.rows.items():
+        if not isinstance(name, str):
+            raise ValueError(f"ablate.rows must be named by text, got {name!r}; put it in quotes")
         if not isinstance(values, Mapping):
             raise ValueError(f"ablate.rows of {name} must be overrides by dotted path, got {values!r}")
         if not name.replace("_", "").replace("-", "").isalnum():
@@ -256,8 +258,8 @@ def _check_paired(scored: Mapping[str, Sequence[Scored]]) -> None:
     first = next(iter(scored.values()))[0]
     for name, by_seed in scored.items():
         for seed, one in enumerate(by_seed):
-            same_generators = one.generators == first.generators and np.array_equal(one.generator_of, first.generator_of)
-            if not (same_generators and np.array_equal(one.records, first.records)):
+            same_names = one.generators == first.generators and np.array_equal(one.generator_of, first.generator_of)
+            if not (same_names and np.array_equal(one.records, first.records) and np.array_equal(one.labels, first.labels)):
                 raise RuntimeError(
                     f"{name}/seed-{seed} was tested on other images than the first run; delete it to train it again"
                 )

@@ -10,7 +10,8 @@ import torch
 
 from rdd import storage
 from rdd.config import Config
-from rdd.config.stages import FIGURES, require
+from rdd.config.parse import settings_of
+from rdd.config.stages import FIGURES, TRAIN, require
 from rdd.detector import Detector
 from rdd.evaluation.landscape import (
     Direction,
@@ -32,6 +33,9 @@ from rdd.tracking.run_metrics import rounded
 logger = logging.getLogger(__name__)
 
 _PART = 21  # points in one task: seconds of work for the full head, and enough tasks for many nodes
+
+_MAY_DIFFER = TRAIN.may_change | {"train.seed"}
+"""Settings of two runs that are still compared."""
 
 
 def run_figures(config: Config) -> dict[str, Any]:
@@ -55,9 +59,11 @@ def run_figures(config: Config) -> dict[str, Any]:
         detectors = {title: Detector.load(RunDirectory(run).detector) for title, run in runs.items()}
         for detector in detectors.values():
             detector.check_features(table)
+        _check_pair(runs)
+        images = _images_of_map(config, table)  # the last refusal: from here on the directory is this request's
         with begun(FIGURES, config) as stage:
             folder = storage.join(stage.output, "figures")
-            storage.write_bytes(storage.join(folder, "feature_map.png"), _feature_map(config, table))
+            storage.write_bytes(storage.join(folder, "feature_map.png"), _feature_map(config, table, images))
             result = {"output": stage.output, "figures": ["feature_map.png"]}
             if runs:
                 picture, numbers = _landscape(config, table, runs, detectors)
@@ -68,6 +74,25 @@ def run_figures(config: Config) -> dict[str, Any]:
                     stage.tracker.metrics(rounded(named), step=0)
             stage.tracker.artefacts(folder, "figures")
             return stage.finish(result)
+
+
+def _check_pair(runs: dict[str, str]) -> None:
+    """Refuse two runs that SAM is not the difference of.
+
+    Raises:
+        ValueError: naming the run, or what else differs.
+    """
+    trained = {title: RunDirectory(run).config() for title, run in runs.items()}
+    for title, config in trained.items():
+        if config.sam.enabled != (title == "with SAM"):
+            setting = title.replace(" ", "_").lower()
+            raise ValueError(f"figures.{setting} must be a run {title}, got sam.enabled {config.sam.enabled} in {runs[title]}")
+    settings = [settings_of(config, ("train", "features", "model", "loss")) for config in trained.values()]
+    names = {name for one in settings for name in one if one[name] != settings[0][name]} - _MAY_DIFFER
+    if names:
+        raise ValueError(
+            f"figures.without_sam and figures.with_sam must differ in SAM alone, got other {', '.join(sorted(names))}"
+        )
 
 
 def _landscape(
@@ -133,11 +158,12 @@ def _losses_of_part(
     return losses_at(writable, directions, points)
 
 
-def _feature_map(config: Config, table: FeatureTable) -> bytes:
-    """PCA and t-SNE of the image features of some records."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
+def _images_of_map(config: Config, table: FeatureTable) -> torch.Tensor:
+    """The images of some records.
 
+    Raises:
+        ValueError: there are too few for the perplexity, or too few that differ.
+    """
     options = config.figures
     rng = np.random.default_rng(options.seed)
     number = min(options.map_records, len(table.record_ids))
@@ -145,8 +171,22 @@ def _feature_map(config: Config, table: FeatureTable) -> bytes:
     images = torch.from_numpy(np.flatnonzero(np.isin(table.record_of.numpy(), records)))
     if not options.perplexity < len(images):
         raise ValueError(f"figures.perplexity must be below the {len(images)} images of the map, got {options.perplexity}")
+    different = len(np.unique(table.gather(images, "none").features.numpy(), axis=0))
+    if not options.perplexity < different:  # of points in one place t-SNE knows no order, and crashes
+        raise ValueError(
+            f"figures.perplexity must be below the {different} images of the map that differ, got {options.perplexity}"
+        )
+    return images
+
+
+def _feature_map(config: Config, table: FeatureTable, images: torch.Tensor) -> bytes:
+    """PCA and t-SNE of the image features of some images."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    options = config.figures
     features = table.gather(images, "none").features.numpy()
-    logger.info("feature map of %d images of %d records", len(images), number)
+    logger.info("feature map of %d images", len(images))
     reduced = PCA(min(50, *features.shape), random_state=0).fit_transform(features)  # as t-SNE's authors do before it
     tsne = TSNE(perplexity=options.perplexity, init="pca", random_state=options.seed % 2**32).fit_transform(reduced)
     generators = np.array(table.generators)[table.generator_of[images].numpy()]

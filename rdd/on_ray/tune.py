@@ -87,6 +87,7 @@ def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, 
     settings = {"row": "trial"} | settings_of(config, TRAINING_SECTIONS)
     trials = Trials(sweep, monitor, params=settings, epochs=config.train.epochs, keep=config.tune.keep_best)
     trials.recall()
+    logger.info("%d trials", trials_of(config, space))
     tuner = _tuner(config, space, sweep)
     results: list[ResultGrid] = []
     background = Background(lambda: results.append(tuner.fit()))

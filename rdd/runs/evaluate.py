@@ -48,6 +48,9 @@ def run_evaluation(config: Config) -> dict[str, Any]:
     detector.check_features(table)
     run = RunDirectory(options.run)
     images = _images(config, run, table)
+    generated = int(table.labels[images].sum())
+    if generated in (0, len(images)):
+        raise ValueError(f"both classes must be present, got {len(images) - generated} real and {generated} generated images")
     tags = {"rdd.features_manifest_sha256": table.manifest_sha256, "rdd.run": options.run}
     with begun(EVALUATE, config, tags=tags) as stage:
         scored, threshold = score_part(detector, table, images), detector.calibration.threshold

@@ -2,17 +2,20 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from _small import base_config
+from synthetic import write_features
 
 from rdd.config import Config
 from rdd.config.parse import from_dict, override
+from rdd.features import FeatureTable
 from rdd.on_ray.ablate import rows_of, run_ablation
-from rdd.on_ray.figures import run_figures
+from rdd.on_ray.figures import _images_of_map, run_figures
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -91,10 +94,29 @@ def test_rows_and_seeds_are_compared_and_drawn(ray_session, config: Config, tmp_
     assert all(values["rise_in_ball"] > 0 for values in drawn["sharpness"].values())
     for name in drawn["figures"]:
         assert (tmp_path / "figures" / "figures" / name).read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match="perplexity must be below the 60 images"):
-        run_figures(override(config, options | {"figures.perplexity": 60.0, "figures.output": str(tmp_path / "other")}))
+    elsewhere = options | {"figures.output": str(tmp_path / "other")}
+    run_of = {name: str(output / "runs" / name / "seed-0") for name in ("ours", "without_sam", "traditional1")}
+    for changes, message in (
+        ({"figures.perplexity": 60.0}, "perplexity must be below the 60 images of the map, got"),
+        ({"figures.with_sam": run_of["without_sam"], "figures.without_sam": run_of["ours"]}, "must be a run without SAM"),
+        ({"figures.without_sam": run_of["traditional1"]}, r"must differ in SAM alone, got other loss\."),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_figures(override(config, elsewhere | changes))
+    assert not (tmp_path / "other").exists()  # a refused request takes no directory
     with pytest.raises(ValueError, match="both or neither"):
         run_figures(override(config, options | {"figures.with_sam": ""}))
+
+
+def test_a_map_of_equal_points_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = write_features(tmp_path / "equal", records=30, images=2, width=8)
+    table = FeatureTable.load(path)
+    config = override(Config(), {"figures.perplexity": 10.0})
+    assert len(_images_of_map(config, table)) == 60
+    equal = replace(table, rows=table.rows[rng.integers(3, size=len(table.rows))])
+    with pytest.raises(ValueError, match="perplexity must be below the 3 images of the map that differ, got 10.0"):
+        _images_of_map(config, equal)
 
 
 def test_finished_runs_are_kept_and_a_failed_one_is_named(ray_session, config: Config) -> None:
@@ -119,6 +141,7 @@ def test_finished_runs_are_kept_and_a_failed_one_is_named(ray_session, config: C
         ({"ours": {"scaling.num_workers": 2}}, "may override what a training run depends on"),
         ({"ours": {}, "other": {"features.split_seed": 3}}, "must share features and split"),
         ({"ours": {}, "a/b": {}}, "named by letters"),
+        ({"ours": {}, 2024: {}}, "must be named by text, got 2024; put it in quotes"),
         ({"ours": 3}, "must be overrides by dotted path"),
     ],
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from _small import ENCODER, EPOCHS, base_config
@@ -186,6 +187,16 @@ def test_an_evaluation_never_counts_records_that_were_trained_on(config: Config,
     manifest = json.loads((Path(other) / "manifest.json").read_text())
     (Path(other) / "manifest.json").write_text(json.dumps(manifest | {"encoder": ENCODER}))
     assert "all_auroc" in run_evaluation(override(asked, everything | {"features.path": other}))
+    rows = pq.read_table(next(Path(other).glob("data/*.parquet")))
+    all_fake = [["sd"] * len(names) for names in rows["generators"].to_pylist()]
+    generators = pa.array(all_fake, rows.schema.field("generators").type)
+    fakes = rows.set_column(rows.column_names.index("generators"), "generators", generators)
+    shutil.copytree(other, tmp_path / "fakes")
+    pq.write_table(fakes, next((tmp_path / "fakes").glob("data/*.parquet")))
+    one_class = {"features.path": str(tmp_path / "fakes"), "evaluate.output": str(tmp_path / "refused")}
+    with pytest.raises(ValueError, match="both classes must be present, got 0 real and 60 generated images"):
+        run_evaluation(override(asked, everything | one_class))
+    assert not (tmp_path / "refused").exists()  # a refused request takes no directory
     for damage, said in ((b"", "can not be read"), (None, "is missing, so nobody knows which records the run has seen")):
         seen = Path(RunDirectory(summary["run_dir"]).trained_on)
         seen.unlink()

@@ -1,14 +1,17 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.optimize import brentq
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
+from rdd import storage
 from rdd.evaluation import bootstrap
 from rdd.evaluation.bootstrap import RecordWeightedAuc, interval, resampled_counts
 from rdd.evaluation.report import evaluate
-from rdd.evaluation.scores import Scored
+from rdd.evaluation.scores import Scored, read_logits
 from rdd.metrics import equal_error_rate, rate_above, threshold_at, true_positive_rate
 
 
@@ -107,3 +110,16 @@ def test_equal_error_rate_at_its_ends() -> None:
 def test_an_interval_of_too_few_numbers_is_none() -> None:
     assert interval(np.array([np.nan, np.nan, np.nan, 1.0])) is None
     assert interval(np.array([1.0, 1.0])) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("logit", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_refused_by_name(tmp_path: Path, logit: float) -> None:
+    columns = {"record_id": ["b", "a"], "generator": ["real", "sd"], "label": [0, 1], "logit": [0.5, 1.0]}
+    place = str(tmp_path / "test_logits.parquet")
+    storage.write_table(place, pa.table(columns))
+    scored = read_logits(place)
+    assert scored.records.tolist() == [1, 0]
+    assert [scored.generators[code] for code in scored.generator_of] == ["real", "sd"]
+    storage.write_table(place, pa.table(columns | {"logit": [0.5, logit]}))
+    with pytest.raises(RuntimeError, match=r"test_logits\.parquet holds a logit that is no finite number; delete"):
+        read_logits(place)

@@ -108,6 +108,16 @@ def test_an_owned_directory_takes_the_same_config_again(tmp_path) -> None:
     assert "loss.p" not in str(caught.value)
 
 
+def test_an_empty_mapping_is_a_setting_like_any_other(tmp_path) -> None:
+    with storage.owned_directory(str(tmp_path / "out"), {"rows": {"ours": {}, "more": {}}}):
+        pass
+    with (
+        pytest.raises(ValueError, match=r"another config: rows.more \({} there, None now\), rows.other \(None there, {} now\)"),
+        storage.owned_directory(str(tmp_path / "out"), {"rows": {"ours": {}, "other": {}}}),
+    ):
+        pass
+
+
 def test_a_directory_with_other_things_in_it_is_not_taken(tmp_path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(ValueError, match="choose another output"), storage.owned_directory(str(tmp_path), {}):
