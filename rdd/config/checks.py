@@ -2,6 +2,9 @@
 
 SEEDS = 2**63
 DAY_S = 86_400
+MAX_THREADS = 1024
+"""Of a process; torch crashes at some more."""
+MAX_RESAMPLES = 1_000_000
 
 
 def check(holds: bool, name: str, allowed: str, value: object) -> None:

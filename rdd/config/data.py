@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from rdd.config.checks import DAY_S, SEEDS, check
+from rdd.config.checks import DAY_S, MAX_THREADS, SEEDS, check
 
 _PILLOW_LIMIT = 178_956_970
 
@@ -113,7 +113,7 @@ class EmbedConfig:
     gpus_per_worker: float = 0.0
     """GPUs that Ray reserves for a CLIP actor, at least 0."""
     threads_per_worker: int = 2
-    """Torch threads of a CLIP actor, at least 1; Ray would leave it one."""
+    """Torch threads of a CLIP actor, in [1, 1024]; Ray would leave it one."""
     cpus_per_task: float = 0.5
     """CPUs that Ray reserves for a task that reads and decodes or writes, above 0."""
     records_per_task: int = 8
@@ -129,7 +129,12 @@ class EmbedConfig:
         check(self.num_workers >= 1, "embed.num_workers", "be at least 1", self.num_workers)
         check(self.cpus_per_worker >= 0, "embed.cpus_per_worker", "be at least 0", self.cpus_per_worker)
         check(self.gpus_per_worker >= 0, "embed.gpus_per_worker", "be at least 0", self.gpus_per_worker)
-        check(self.threads_per_worker >= 1, "embed.threads_per_worker", "be at least 1", self.threads_per_worker)
+        check(
+            1 <= self.threads_per_worker <= MAX_THREADS,
+            "embed.threads_per_worker",
+            f"lie in [1, {MAX_THREADS}]",
+            self.threads_per_worker,
+        )
         check(self.cpus_per_task > 0, "embed.cpus_per_task", "be above 0", self.cpus_per_task)
         check(self.records_per_task >= 1, "embed.records_per_task", "be at least 1", self.records_per_task)
         check(self.records_per_commit >= 1, "embed.records_per_commit", "be at least 1", self.records_per_commit)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from rdd.config.checks import DAY_S, SEEDS, check
+from rdd.config.checks import DAY_S, MAX_RESAMPLES, MAX_THREADS, SEEDS, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,9 @@ class ModelConfig:
     """The MLP head."""
 
     hidden: int = 1536
-    """Width of each hidden layer, at least 1."""
+    """Width of each hidden layer, in [1, 65536]."""
     layers: int = 3
-    """Hidden layers, at least 1."""
+    """Hidden layers, in [1, 64]."""
     dropout: float = 0.335
     """Dropout probability in [0, 1)."""
     activation: Literal["relu", "leaky_relu"] = "relu"
@@ -60,8 +60,8 @@ class ModelConfig:
     """Share in [0, 1) of images whose text is replaced by a learned vector; above 0 the detector works without captions too."""
 
     def __post_init__(self) -> None:
-        check(self.hidden >= 1, "model.hidden", "be at least 1", self.hidden)
-        check(self.layers >= 1, "model.layers", "be at least 1", self.layers)
+        check(1 <= self.hidden <= 65_536, "model.hidden", "lie in [1, 65536]", self.hidden)
+        check(1 <= self.layers <= 64, "model.layers", "lie in [1, 64]", self.layers)
         check(0 <= self.dropout < 1, "model.dropout", "lie in [0, 1)", self.dropout)
         check(0 <= self.text_dropout < 1, "model.text_dropout", "lie in [0, 1)", self.text_dropout)
 
@@ -157,7 +157,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the head with torch.compile; pays on a GPU, and wants a C++ compiler on a CPU."""
     threads_per_worker: int = 2
-    """Torch threads of a worker on a CPU, at least 1; a resumed run is the same to the bit only with as many."""
+    """Torch threads of a worker on a CPU, in [1, 1024]; a resumed run is the same to the bit only with as many."""
     cross_validate: bool = False
     """Train a run for each of features.num_folds, under output/fold-<i>, and pool their tests; for features.split folds."""
     max_failures: int = 3
@@ -168,7 +168,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "train.epochs", "be at least 1", self.epochs)
         check(self.batch_size >= 2, "train.batch_size", "be at least 2", self.batch_size)
-        check(self.threads_per_worker >= 1, "train.threads_per_worker", "be at least 1", self.threads_per_worker)
+        check(
+            1 <= self.threads_per_worker <= MAX_THREADS,
+            "train.threads_per_worker",
+            f"lie in [1, {MAX_THREADS}]",
+            self.threads_per_worker,
+        )
         check(self.max_failures >= 0, "train.max_failures", "be at least 0", self.max_failures)
         check(0 <= self.seed < SEEDS, "train.seed", "lie in [0, 2^63)", self.seed)
         check(0 < self.stall_timeout_s <= DAY_S, "train.stall_timeout_s", "lie in (0, 86400]", self.stall_timeout_s)
@@ -187,12 +192,12 @@ class EvaluateConfig:
     false_positive_rate: float = 0.05
     """Rate in (0, 1) on validation that fixes the detector's threshold when it is made."""
     resamples: int = 1000
-    """Bootstrap resamples of records for the intervals, at least 100."""
+    """Bootstrap resamples of records for the intervals, in [100, 1000000]."""
     seed: int = 0
     """Seed of the resamples, in [0, 2^63)."""
 
     def __post_init__(self) -> None:
         rate = self.false_positive_rate
         check(0 < rate < 1, "evaluate.false_positive_rate", "lie in (0, 1)", rate)
-        check(self.resamples >= 100, "evaluate.resamples", "be at least 100", self.resamples)
+        check(100 <= self.resamples <= MAX_RESAMPLES, "evaluate.resamples", f"lie in [100, {MAX_RESAMPLES}]", self.resamples)
         check(0 <= self.seed < SEEDS, "evaluate.seed", "lie in [0, 2^63)", self.seed)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rdd.config.checks import SEEDS, check
+from rdd.config.checks import MAX_RESAMPLES, SEEDS, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,13 @@ class AblateConfig:
     gpus_per_run: float = 0.0
     """GPUs that Ray reserves for a run, at least 0."""
     resamples: int = 1000
-    """Bootstrap resamples of (seed, record), at least 100."""
+    """Bootstrap resamples of (seed, record), in [100, 1000000]."""
 
     def __post_init__(self) -> None:
         check(self.seeds >= 1, "ablate.seeds", "be at least 1", self.seeds)
         check(self.cpus_per_run > 0, "ablate.cpus_per_run", "be above 0", self.cpus_per_run)
         check(self.gpus_per_run >= 0, "ablate.gpus_per_run", "be at least 0", self.gpus_per_run)
-        check(self.resamples >= 100, "ablate.resamples", "be at least 100", self.resamples)
+        check(100 <= self.resamples <= MAX_RESAMPLES, "ablate.resamples", f"lie in [100, {MAX_RESAMPLES}]", self.resamples)
 
 
 @dataclass(frozen=True, kw_only=True)

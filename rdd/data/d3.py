@@ -137,8 +137,8 @@ def _record(place: Place, columns: dict[str, Any], real: tuple[str, bytes | None
     for model, image in _GENERATED:
         if columns[model] is None or columns[image] is None or columns[image]["bytes"] is None:
             return reject(place, "read", "generated_image_missing", f"{model} or {image} is null")
-        if columns[model] == REAL:
-            return reject(place, "read", "bad_generator", f"{model} is {REAL!r}, which names what is not generated")
+        if columns[model] in ("", REAL):
+            return reject(place, "read", "bad_generator", f"{model} is {columns[model]!r}, which names no generator")
         generators.append(columns[model])
         images.append(columns[image]["bytes"])
     return RawRecord(place, generators, images, columns["original_prompt"], columns["positive_prompt"])

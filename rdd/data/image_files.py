@@ -32,14 +32,13 @@ class FileReader:
 
     def _read(self, record: IndexedRecord) -> RawRecord | RejectedRecord:
         assert record.paths is not None
-        outside = [path for path in record.paths if not lies_below(self.root, path)]
-        if outside:
-            return reject(record.place, "read", "outside_root", f"{outside[0]} does not lie below {self.root}")
-        if odd := [path for path in record.paths if _is_special(path)]:
-            return reject(record.place, "read", "unreadable_file", f"{odd[0]} is no regular file")
         try:
+            if outside := [path for path in record.paths if not lies_below(self.root, path)]:
+                return reject(record.place, "read", "outside_root", f"{outside[0]} does not lie below {self.root}")
+            if odd := [path for path in record.paths if _is_special(path)]:
+                return reject(record.place, "read", "unreadable_file", f"{odd[0]} is no regular file")
             images = [storage.read_bytes(path) for path in record.paths]
-        except Exception as error:  # a file system raises its own types, S3 several
+        except Exception as error:  # a file system raises its own types, S3 several; a path may hold what none can be
             return reject(record.place, "read", "unreadable_file", str(error))
         return raw_record(record, images)
 

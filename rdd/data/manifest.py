@@ -159,15 +159,15 @@ def _flaw(images: list[dict[str, Any]], conflicting: set[str]) -> tuple[str | No
     for image in images:
         if image["not_utf8"]:
             return "not_utf8", f"row {image['row']}: {image['not_utf8']}"
-        if image["record_id"] is None:
+        if not image["record_id"]:
             return "null_id", None
-        if image["generator"] is None:
+        if not image["generator"]:
             return "null_generator", f"row {image['row']}"
         if image["label"] not in (LABEL_REAL, LABEL_GENERATED):
             return "bad_label", f"row {image['row']}: label must be 0 or 1, got {image['label']}"
         if image["label"] != label_of(image["generator"]):
             return "bad_label", f"row {image['row']}: label {image['label']} with generator {image['generator']!r}"
-        if "path" in image and image["path"] is None:
+        if "path" in image and not image["path"]:
             return "null_path", f"row {image['row']}"
     paths = [posixpath.normpath(image["path"]) for image in images if "path" in image]
     if both := conflicting.intersection(paths):

@@ -24,12 +24,13 @@ _READ_THREADS = 16  # of small files on S3: latency, not bandwidth
 
 
 def parquet_options(encoder: EncoderIdentity) -> dict[str, Any]:
-    """Feature columns plain, since noise does not compress; width and dtype in the schema."""
+    """Feature columns plain, since noise does not compress, but with checksums; width and dtype in the schema."""
     lists = {field.name for field in FEATURES if pa.types.is_list(field.type)}
     leaves = {name: f"{name}.list.element" if name in lists else name for name in FEATURES.names}
     return {
         "schema": FEATURES.with_metadata({"embed_dim": str(encoder.embed_dim), "dtype": "float16"}),
         "compression": {leaf: "none" if name in FEATURE_COLUMNS else "zstd" for name, leaf in leaves.items()},
+        "write_page_checksum": True,
         "use_dictionary": [leaf for name, leaf in leaves.items() if name not in (*FEATURE_COLUMNS, "key", "record_id")],
     }
 
@@ -41,7 +42,7 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
     table = pa.concat_tables(tables.values())
     if len(hashes := conflicting_hashes(table)):
         options = parquet_options(encoder)
-        reject_conflicting(tables, hashes, {name: options[name] for name in ("compression", "use_dictionary")})
+        reject_conflicting(tables, hashes, {name: value for name, value in options.items() if name != "schema"})
         table = pa.concat_tables(_read_described(files).values())
     if sorted(table["key"].to_pylist()) != sorted(index["key"].to_pylist()):
         raise RuntimeError(

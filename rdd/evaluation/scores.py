@@ -43,20 +43,32 @@ class Scored:
 
 
 def score_part(detector: Detector, table: FeatureTable, images: torch.Tensor, text_mode: TextMode | None = None) -> Scored:
-    """Logits of some images of a feature set; ``text_mode`` is by default the one in which the detector scores this set."""
+    """Logits of some images of a feature set.
+
+    Args:
+        detector: the detector.
+        table: the features.
+        images: ``(N,)``, ascending, so that the images of a record lie side by side, in the order of ids.
+        text_mode: by default the one in which the detector scores this set.
+
+    Returns:
+        Them and their records, numbered by their ids in ascending order, whatever the order of the files.
+    """
+    record_of = table.record_of[images].numpy()
+    begins = np.concatenate([[False], record_of[1:] != record_of[:-1]])
     return Scored(
         logits=predict(detector.head, table, images, text_mode or detector.text_mode_for(table)).numpy(),
         labels=table.labels[images].numpy(),
         generator_of=table.generator_of[images].numpy(),
         generators=table.generators,
-        records=table.record_of[images].numpy(),
+        records=np.cumsum(begins),
     )
 
 
-def write_logits(path: str, scored: Scored, table: FeatureTable) -> None:
-    """The logit of each image, with its record, generator and label, as Parquet."""
+def write_logits(path: str, scored: Scored, table: FeatureTable, images: torch.Tensor) -> None:
+    """The logit of each of some images, with its record, generator and label, as Parquet."""
     columns = {
-        "record_id": table.record_ids.take(pa.array(scored.records)),
+        "record_id": table.record_ids.take(pa.array(table.record_of[images].numpy())),
         "generator": pa.DictionaryArray.from_arrays(scored.generator_of, list(scored.generators)),
         "label": scored.labels.astype(np.int8),
         "logit": scored.logits,

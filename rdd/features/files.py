@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rdd import storage
-from rdd.features.index import READ_THREADS, FileIndex, read_index
+from rdd.features.index import READ_THREADS, FileIndex, opened, read_index
 from rdd.hashing import sha256_bytes
 from rdd.schema import FEATURE_DTYPE
 
@@ -112,8 +111,8 @@ def _copy_column(path: str, name: str, target: np.ndarray, vectors: np.ndarray) 
     """
     flat, start, done, flaw = target.reshape(-1), 0, 0, None
     ends = np.cumsum(vectors) * target.shape[1]
-    with storage.open_input(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME, columns=[name], use_threads=False):
+    with opened(path) as file:
+        for batch in file.iter_batches(_ROWS_AT_A_TIME, columns=[name], use_threads=False):
             column = batch.column(0).drop_null()
             expected = vectors[done : done + len(column)] * target[:1].nbytes
             lengths = np.diff(_offsets(column))

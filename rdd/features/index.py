@@ -4,6 +4,7 @@ D3 has 2.3 million records of 11.5 million images, so nothing here is a Python o
 images are rows of the narrowest integers.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -89,8 +90,7 @@ class _OneFile:
 
 
 def _read_file(path: str) -> _OneFile:
-    with storage.open_input(path) as file:
-        parquet = pq.ParquetFile(file)
+    with opened(path) as parquet:
         _check_types(path, parquet.schema_arrow)
         table = parquet.read(columns=["record_id", "generators", "reason"], use_threads=False)
     table = table.filter(pc.is_null(table["reason"])).combine_chunks()
@@ -104,6 +104,21 @@ def _read_file(path: str) -> _OneFile:
     encoded = names.dictionary_encode()
     images_of = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int32)
     return _OneFile(ids, images_of, encoded.indices.to_numpy(), encoded.dictionary.to_pylist())
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[pq.ParquetFile]:
+    """A file of features, whose pages are read with their checksums verified.
+
+    Raises:
+        RuntimeError: what is read in it can not be read, or has changed since it was written; the file is named.
+    """
+    try:
+        with storage.open_input(path) as file:
+            yield pq.ParquetFile(file, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())
+        raise RuntimeError(f"{path} can not be read ({said}); if it is damaged, embed again") from error
 
 
 def _check_types(path: str, schema: pa.Schema) -> None:
@@ -138,6 +153,8 @@ def index_images(path: str, files: FileIndex, manifest: dict[str, Any]) -> Image
     for what, there, written in (("records", records, manifest["records_written"]), ("images", images, manifest["images"])):
         if there != written:
             raise RuntimeError(f"{path} holds {there} {what} and its manifest says {written}; embed again")
+    if images + 2 * records >= 2**31:
+        raise RuntimeError(f"{path} holds {images} images of {records} records, more than rows of 32 bits can count; split it")
     by_id = pc.sort_indices(files.record_ids).to_numpy().astype(np.int32)
     ids = files.record_ids.take(pa.array(by_id))
     if pc.any(pc.equal(ids[1:], ids[:-1])).as_py():

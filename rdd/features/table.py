@@ -89,16 +89,11 @@ class FeatureTable:
             RuntimeError: the files are not what the manifest says.
         """
         manifest, digest = read_manifest(path)
-        try:
-            if shared:
-                rows, index = read_shared(path, manifest, shared, on_progress)
-            else:
-                columns = read_columns(feature_files(path), manifest, on_progress=on_progress)
-                rows, index = columns.rows, index_images(path, columns.index, manifest)
-        except (KeyError, pa.ArrowException) as error:
-            raise RuntimeError(
-                f"{path} is not what jobs/embed.py wrote ({type(error).__name__}: {error}); embed again"
-            ) from error
+        if shared:
+            rows, index = read_shared(path, manifest, shared, on_progress)
+        else:
+            columns = read_columns(feature_files(path), manifest, on_progress=on_progress)
+            rows, index = columns.rows, index_images(path, columns.index, manifest)
         return cls(rows=_tensor(rows), **table_fields(path, index, manifest, digest))
 
     def __len__(self) -> int:

@@ -46,7 +46,7 @@ def make_detector(config: Config, table: FeatureTable, run: RunDirectory) -> dic
         without_text = evaluate(without_captions, threshold=threshold, resamples=options.resamples, seed=options.seed)
     detector.metrics = {"test": test, "validation_auroc": best.best_auroc, "best_epoch": best.best_epoch}
     detector.save(run.detector)
-    write_logits(run.test_logits, scored, table)
+    write_logits(run.test_logits, scored, table, images)
     write_trained_on(run.trained_on, table, config.features)
     write_figures(run.figures, scored, threshold, "test set")
     save_figure(storage.join(run.figures, "history.png"), lambda: history_figure(last.history, "training"))

@@ -103,6 +103,19 @@ def test_an_image_without_a_generator_is_refused(tmp_path: Path, generator: str 
         FeatureTable.load(write_features(tmp_path / "f", rows))
 
 
+def test_a_changed_bit_of_a_feature_is_refused(tmp_path: Path) -> None:
+    path = write_features(tmp_path, feature_rows(20, rejected=0), per_file=1000)
+    file = tmp_path / "data" / "00000.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table, file, compression="none", use_dictionary=False, write_page_checksum=True)
+    FeatureTable.load(path)
+    data = bytearray(file.read_bytes())
+    data[data.index(table["image_features"][3].as_py()) + 1] ^= 0x10  # another number, as finite as the first
+    file.write_bytes(data)
+    with pytest.raises(RuntimeError, match=r"00000\.parquet can not be read \(.*CRC.*\); if it is damaged, embed again"):
+        FeatureTable.load(path)
+
+
 def test_a_record_without_an_id_is_refused(tmp_path: Path) -> None:
     rows = feature_rows(20)
     next(row for row in rows if row.get("reason") is None)["record_id"] = None
