@@ -1,5 +1,6 @@
 """The training loop: exact resume, and what a step must do and must not."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from _runs import EPOCHS, FEATURES, fit_on, make_config, make_table
 from sklearn.metrics import log_loss
 
 from rdd.config import Config, LossConfig, OptimizerConfig
-from rdd.engine import Learner, fit, predict, train_epoch, train_step, validation_losses
+from rdd.engine import Learner, TrainState, fit, predict, train_epoch, train_step, validation_losses
 from rdd.features import Batch, rank_slice
 from rdd.finite import NotFiniteError, not_finite_on_device, require_finite
 from rdd.losses import CvarAucLoss
 from rdd.metrics import selection_score
+from rdd.runs.checkpoint import StateWriter
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
 from rdd.runs.sweep import best_epoch_of
@@ -40,6 +42,44 @@ def test_a_run_interrupted_after_any_epoch_goes_on_to_the_bit(tmp_path: Path) ->
     best = run.load("best")
     assert best is not None
     assert best.best_epoch == whole.best_epoch == best.epoch
+
+
+def test_a_run_that_ends_has_kept_what_is_written_beside_its_steps(tmp_path: Path) -> None:
+    config, run = make_config(), RunDirectory(str(tmp_path / "run"))
+    next_epoch = threading.Event()
+
+    class Beside(LocalContext):
+        """Writes as a worker of a group does, the first state when epoch 2 has begun; interrupted in epoch 3."""
+
+        def __init__(self) -> None:
+            super().__init__(run, lambda metrics: None)
+            self.writer = StateWriter(self.write)
+
+        def write(self, state: TrainState, best: bool) -> None:
+            if state.epoch == 1:
+                assert next_epoch.wait(60)
+            run.save(state, best=best)
+
+        def save(self, state: TrainState, *, best: bool) -> None:
+            self.writer.save(state, best=best)
+
+        def wait_until_saved(self) -> None:
+            self.writer.wait()
+
+        def progress(self, epoch: int, step: int, steps_of_epoch: int) -> None:
+            if epoch == 2:
+                next_epoch.set()
+            if epoch == EPOCHS:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, make_table(), Beside())
+    last = run.load("last")
+    assert last is not None
+    assert last.epoch == EPOCHS - 1
+    whole = fit_on(1, tmp_path / "whole", config)
+    again = fit(config, make_table(), LocalContext(run, lambda metrics: None))
+    assert all(torch.equal(whole.model[name], again.model[name]) for name in whole.model)
 
 
 def learner_of(config: Config, tmp_path: Path) -> Learner:

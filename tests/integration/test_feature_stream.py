@@ -1,0 +1,42 @@
+"""Streamed features: what arrives is what the table in memory holds, and a task is sent next to nothing."""
+
+import pickle
+
+import pytest
+import torch
+from synthetic import write_features
+
+from rdd.features import FeatureTable
+from rdd.on_ray.feature_stream import StreamedTable
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Three files of records, two of a thousand."""
+    return write_features(tmp_path_factory.mktemp("features"), records=2300, images=3, width=8)
+
+
+@pytest.mark.parametrize("text_mode", ["none", "shared", "official"])
+def test_streamed_batches_hold_what_the_table_holds(ray_session, path: str, text_mode: str) -> None:
+    table, streamed = FeatureTable.load(path), StreamedTable.open(path, shuffle_mib=1)
+    object.__setattr__(streamed, "window_bytes", 40_000)  # several windows, each over several files
+    parts = list(torch.randperm(len(table), generator=torch.Generator().manual_seed(0))[:5000].split(700))
+    for images, batch in zip(parts, streamed.batches(parts, text_mode), strict=True):
+        expected = table.gather(images, text_mode)
+        assert torch.equal(batch.features, expected.features)
+        assert torch.equal(batch.labels, expected.labels)
+
+
+def test_an_epoch_holds_every_image_once(path: str) -> None:
+    streamed = StreamedTable.open(path, shuffle_mib=1)
+    images = torch.arange(len(streamed))
+    for stratified in (False, True):
+        batches = streamed.epoch_batches(images, seed=0, epoch=1, batch_size=256, stratified=stratified)
+        assert torch.equal(torch.cat(batches).sort().values, images)
+
+
+def test_a_window_ships_four_bytes_an_image_whatever_the_table_weighs(path: str) -> None:
+    streamed = StreamedTable.open(path, shuffle_mib=512)
+    images = torch.arange(4000)
+    window = len(pickle.dumps(streamed._window(list(images.split(500)), "shared")))
+    assert window < 4 * len(images) + 4000
