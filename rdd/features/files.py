@@ -15,7 +15,7 @@ from rdd.features.index import READ_THREADS, FileIndex, opened, read_index
 from rdd.hashing import sha256_bytes
 from rdd.schema import FEATURE_DTYPE
 
-_ROWS_AT_A_TIME = 128  # 1 MB of five images: it is copied on while it is still in the cache
+_BYTES_AT_A_TIME = 2**18  # of one vector a record, some times as much of its images: copied on while it is in the cache
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,11 @@ def _copy_column(path: str, name: str, target: np.ndarray, vectors: np.ndarray) 
     """
     flat, start, done, flaw = target.reshape(-1), 0, 0, None
     ends = np.cumsum(vectors) * target.shape[1]
+    at_a_time = max(1, _BYTES_AT_A_TIME // target[:1].nbytes)
     with opened(path) as file:
-        for batch in file.iter_batches(_ROWS_AT_A_TIME, columns=[name], use_threads=False):
-            column = batch.column(0).drop_null()
+        for batch in file.iter_batches(at_a_time, columns=[name], use_threads=False):
+            column = batch.column(0)
+            column = column.drop_null() if column.null_count else column  # which copies
             expected = vectors[done : done + len(column)] * target[:1].nbytes
             lengths = np.diff(_offsets(column))
             if len(lengths) != len(expected):

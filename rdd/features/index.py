@@ -163,9 +163,7 @@ def index_images(path: str, files: FileIndex, manifest: dict[str, Any]) -> Image
     in_files = (np.cumsum(files.images_of) - files.images_of)[by_id]
     shift = (in_files - (np.cumsum(counts) - counts)).astype(np.int32)
     order = np.arange(images, dtype=np.int32) + np.repeat(shift, counts)
-    index = ImageIndex(order, np.repeat(by_id, counts), files.generator_of[order], files.generators, files.record_ids)
-    pa.default_memory_pool().release_unused()  # Arrow keeps what thousands of files have taken, half as much again
-    return index
+    return ImageIndex(order, np.repeat(by_id, counts), files.generator_of[order], files.generators, files.record_ids)
 
 
 def labels_of(generator_of: np.ndarray, generators: tuple[str, ...]) -> np.ndarray:

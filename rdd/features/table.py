@@ -94,6 +94,7 @@ class FeatureTable:
         else:
             columns = read_columns(feature_files(path), manifest, on_progress=on_progress)
             rows, index = columns.rows, index_images(path, columns.index, manifest)
+            del columns
         return cls(rows=_tensor(rows), **table_fields(path, index, manifest, digest))
 
     def __len__(self) -> int:
@@ -194,6 +195,7 @@ class FeatureTable:
 
 def table_fields(path: str, index: ImageIndex, manifest: dict[str, Any], digest: str) -> dict[str, Any]:
     """The fields of a table besides its features."""
+    pa.default_memory_pool().release_unused()  # Arrow would keep what it took to read thousands of files
     return {
         "has_text": bool(manifest["text"]),
         "order": _tensor(index.order),
