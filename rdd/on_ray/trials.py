@@ -91,10 +91,10 @@ class Trials:
         """Of the trials that have ended."""
 
     def recall(self) -> None:
-        """Take up the trials that have ended in an earlier process."""
+        """Take up the trials that have ended in an earlier process; those that Ray Tune counts are closed in MLflow later."""
         for name in self._sweep.names(ended=True):
             if name not in self.outcomes:
-                self.end(TrialEvent(name, self._sweep.values(name), ended=True))
+                self._note(TrialEvent(name, self._sweep.values(name), ended=True))
 
     def take(self, events: list[TrialEvent]) -> None:
         """What has happened since the last time."""
@@ -105,9 +105,19 @@ class Trials:
                 self._monitor.add(event.name, self._sweep.trial(event.name), {**self._params, **event.values})
 
     def end(self, event: TrialEvent) -> None:
-        """A trial is over: note it, keep its weights or those of a worse one no more, and close its run in MLflow."""
-        if event.name in self.outcomes:
-            return
+        """A trial is over: note it, and close its run in MLflow."""
+        trial = self.outcomes.get(event.name) or self._note(event)
+        self._monitor.add(trial.name, self._sweep.trial(trial.name), {**self._params, **trial.values})
+        self._monitor.finish(
+            trial.name,
+            status="FAILED" if trial.error else "FINISHED",
+            metrics={} if trial.best_auroc is None else rounded({"val/best_auroc": trial.best_auroc}),
+            tags={"rdd.status": trial.status} | ({"rdd.error": trial.error[:500]} if trial.error else {}),
+            epochs=trial.epochs,
+        )
+
+    def _note(self, event: TrialEvent) -> Trial:
+        """The outcome of a trial, which keeps its weights while it is among the best."""
         run = self._sweep.trial(event.name)
         history = run.history()
         trial = trial_of(event.name, event.values, history, epochs=self._epochs, error=run.failure() or event.error)
@@ -121,18 +131,12 @@ class Trials:
             for worse in self._best[self._keep :]:
                 self._sweep.trial(worse.name).drop_checkpoints()
             del self._best[self._keep :]
-        self._monitor.add(trial.name, run, {**self._params, **trial.values})
-        self._monitor.finish(
-            trial.name,
-            status="FAILED" if trial.error else "FINISHED",
-            metrics={} if trial.best_auroc is None else rounded({"val/best_auroc": trial.best_auroc}),
-            tags={"rdd.status": trial.status} | ({"rdd.error": trial.error[:500]} if trial.error else {}),
-            epochs=trial.epochs,
-        )
+        return trial
 
     def leave_out(self, name: str) -> None:
         """A trial was drawn just before a kill and not noted by Ray Tune, which then drew another."""
         run = self._sweep.trial(name)
         self._monitor.add(name, run, {**self._params, **self._sweep.values(name)})
         self._monitor.finish(name, status="KILLED", metrics={}, tags={"rdd.status": "not counted"}, epochs=0)
+        self.outcomes.pop(name, None)
         self._sweep.delete(name)

@@ -199,7 +199,7 @@ def _outcomes(
     by_name = {result.path.rstrip("/").split("/")[-1]: result for result in results}
     for name in set(sweep.names()) - by_name.keys():
         trials.leave_out(name)
-    for name, result in by_name.items():  # those that ended just before a kill
+    for name, result in by_name.items():  # those that have ended in an earlier process, too
         error = None if result.error is None else str(root_cause(result.error))
         trials.end(TrialEvent(name, dict(result.config or {}), ended=True, error=error))
     return [trials.outcomes[name] for name in by_name]

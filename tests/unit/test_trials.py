@@ -94,6 +94,33 @@ def test_a_sweep_that_goes_on_takes_up_each_trial_that_has_ended_once(requests: 
     assert len(kept & {name for name, _ in drawn[:20]}) == KEEP
 
 
+def test_a_trial_that_ray_tune_does_not_count_is_left_out(requests: Counter) -> None:
+    sweep, monitor = SweepDirectory("memory://not-counted"), Told()
+    (name, _), (lost, _) = (leave_trial(sweep, one) for one in (1, 2))
+    for one in (name, lost):
+        sweep.end(one, {"score": 0.5, "epoch": 1})
+    trials = Trials(sweep, monitor, params={}, epochs=1, keep=KEEP)
+    trials.recall()
+    trials.leave_out(lost)
+    trials.end(TrialEvent(name, {}, ended=True))
+    assert monitor.ended == [(lost, "KILLED"), (name, "FINISHED")]
+    assert trials.outcomes.keys() == {name}
+    assert sweep.names() == [name]
+
+
+class Told:
+    """A monitor that remembers how runs have ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, str]] = []
+
+    def add(self, *run: object) -> None:
+        """Nothing."""
+
+    def finish(self, name: str, *, status: str, **more: object) -> None:
+        self.ended.append((name, status))
+
+
 def test_what_ray_tune_says_comes_out_in_order() -> None:
     class OfRay:
         trial_id, config = "a", {"loss.alpha": 0.5}
