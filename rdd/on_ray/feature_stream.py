@@ -162,7 +162,8 @@ def _read_in_order(windows: list[_Window], manifest: dict[str, Any]) -> Iterator
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures come as exceptions
     reader = _WindowReader([ray.put(window) for window in windows], manifest)
-    dataset = ray.data.range(len(windows), override_num_blocks=len(windows))
+    # not range, whose reading would wait for a CPU, and on a small machine the workers have all of them
+    dataset = ray.data.from_items([{"id": number} for number in range(len(windows))], override_num_blocks=len(windows))
     dataset = dataset.flat_map(reader.__call__, compute=ray.data.TaskPoolStrategy(size=_TASKS), num_cpus=0)
     for row in dataset.iter_rows():
         values = np.frombuffer(row["features"], dtype=np.float16).copy()

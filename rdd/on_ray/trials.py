@@ -6,7 +6,7 @@ trials: each costs some requests when it starts, some while it runs, and some wh
 
 import logging
 import queue
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,15 +77,23 @@ class Trials:
         sweep: its directory.
         monitor: of the trials that run.
         params: of every trial in MLflow, besides what was drawn for it.
+        drawn: dotted paths of the settings that are drawn.
         epochs: of a trial that runs to its end.
         keep: how many trials keep their weights.
     """
 
     def __init__(
-        self, sweep: SweepDirectory, monitor: RunMonitor, *, params: Mapping[str, Any], epochs: int, keep: int
+        self,
+        sweep: SweepDirectory,
+        monitor: RunMonitor,
+        *,
+        params: Mapping[str, Any],
+        drawn: Collection[str],
+        epochs: int,
+        keep: int,
     ) -> None:
         self._sweep, self._monitor = sweep, monitor
-        self._params, self._epochs, self._keep = params, epochs, keep
+        self._params, self._drawn, self._epochs, self._keep = params, drawn, epochs, keep
         self._best: list[Trial] = []
         self.outcomes: dict[str, Trial] = {}
         """Of the trials that have ended."""
@@ -94,7 +102,7 @@ class Trials:
         """Take up the trials that have ended in an earlier process; those that Ray Tune counts are closed in MLflow later."""
         for name in self._sweep.names(ended=True):
             if name not in self.outcomes:
-                self._note(TrialEvent(name, self._sweep.values(name), ended=True))
+                self._note(TrialEvent(name, self._sweep.values(name, self._drawn), ended=True))
 
     def take(self, events: list[TrialEvent]) -> None:
         """What has happened since the last time."""
@@ -136,7 +144,7 @@ class Trials:
     def leave_out(self, name: str) -> None:
         """A trial was drawn just before a kill and not noted by Ray Tune, which then drew another."""
         run = self._sweep.trial(name)
-        self._monitor.add(name, run, {**self._params, **self._sweep.values(name)})
+        self._monitor.add(name, run, {**self._params, **self._sweep.values(name, self._drawn)})
         self._monitor.finish(name, status="KILLED", metrics={}, tags={"rdd.status": "not counted"}, epochs=0)
         self.outcomes.pop(name, None)
         self._sweep.delete(name)

@@ -85,7 +85,7 @@ def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, 
     """Run what is left of the trials, and say how each has ended."""
     new_events()  # of an earlier sweep of this process
     settings = {"row": "trial"} | settings_of(config, TRAINING_SECTIONS)
-    trials = Trials(sweep, monitor, params=settings, epochs=config.train.epochs, keep=config.tune.keep_best)
+    trials = Trials(sweep, monitor, params=settings, drawn=space.keys(), epochs=config.train.epochs, keep=config.tune.keep_best)
     trials.recall()
     logger.info("%d trials", trials_of(config, space))
     tuner = _tuner(config, space, sweep)

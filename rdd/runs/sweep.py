@@ -1,6 +1,6 @@
 """What a sweep leaves: its directory, a table of trials, the best config, and figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,9 +91,10 @@ class SweepDirectory:
         note = "/ended.json" if ended else "/trial.json"
         return [file.path.split("/")[-2] for file in storage.list_files(folder, suffix=note)]
 
-    def values(self, name: str) -> dict[str, Any]:
-        """What was drawn for a trial."""
-        return storage.read_json(storage.join(self.trial(name).path, "trial.json"), dict, way_out=_TRIAL_ANEW)
+    def values(self, name: str, drawn: Iterable[str]) -> dict[str, Any]:
+        """What was drawn for a trial: the values of the dotted paths ``drawn``."""
+        place = storage.join(self.trial(name).path, "trial.json")
+        return storage.read_json(place, dict.fromkeys(drawn, object), way_out=_TRIAL_ANEW)
 
     def delete(self, name: str) -> None:
         """Delete all that a trial has left."""

@@ -81,7 +81,7 @@ def test_streamed_features_take_another_order_and_the_same_path_on_any_number_of
 ) -> None:
     streamed = override(config, {"features.held": "stream", "train.precision": "fp64", "train.epochs": 2})
     one = run_training(streamed)
-    workers = {"scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5, "train.output": str(tmp_path / "two")}
+    workers = {"scaling.num_workers": 2, "scaling.cpus_per_worker": 1.0, "train.output": str(tmp_path / "two")}
     two = run_training(override(streamed, workers))
     assert_close(weights(one["run_dir"]), weights(two["run_dir"]))
     assert one["test_auroc"] == two["test_auroc"]

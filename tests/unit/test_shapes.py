@@ -64,6 +64,15 @@ def test_a_note_of_a_trial_that_is_something_else_is_refused(tmp_path: Path, tex
         SweepDirectory(str(tmp_path)).ended("a")
 
 
+@pytest.mark.parametrize("text", [*WRONG, '{"nope": 1}'])
+def test_what_was_drawn_for_a_trial_names_what_the_sweep_draws(tmp_path: Path, text: str) -> None:
+    trial = tmp_path / "trials" / "a"
+    trial.mkdir(parents=True)
+    (trial / "trial.json").write_text(text)
+    with pytest.raises(RuntimeError, match=r"trial\.json .*; delete the trial's directory to begin it again"):
+        SweepDirectory(str(tmp_path)).values("a", ["loss.alpha"])
+
+
 @pytest.mark.parametrize("stage", [TRAIN, EVALUATE], ids=lambda stage: stage.name)
 def test_what_jobs_read_of_a_finished_stage_has_a_shape(stage: Any) -> None:
     assert not has_shape({"test": {}}, stage.result_shape)
