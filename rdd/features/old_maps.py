@@ -48,7 +48,7 @@ def main() -> int:
     """Delete and say what was deleted.
 
     Returns:
-        The exit code: 2 where the days are no number of at least 0.
+        The exit code: 2 where the days are no number of at least 0, 1 where the folder is not as this user's maps are.
     """
     parser = argparse.ArgumentParser(prog="python -m rdd.features.old_maps", description=__doc__)
     parser.add_argument("--days", type=float, required=True, help="delete what was not used for so many days")
@@ -56,7 +56,11 @@ def main() -> int:
     if not days >= 0:
         print(f"error: --days must be at least 0, got {days}", file=sys.stderr)
         return 2
-    deleted = delete_old_maps(map_folder(), days=days)
+    try:
+        deleted = delete_old_maps(map_folder(), days=days)
+    except (RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print("\n".join(deleted) if deleted else f"no map in {map_folder()} was unused for {days:g} days")
     return 0
 

@@ -20,6 +20,7 @@ from rdd.evaluation.ablation_table import Row, ablation_rows, as_csv, as_markdow
 from rdd.evaluation.figures import save_figure
 from rdd.evaluation.scores import Scored, read_logits
 from rdd.features import FeatureTable
+from rdd.metrics import auroc
 from rdd.on_ray.background import POLL_S, root_cause
 from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.run_monitor import RunMonitor
@@ -229,6 +230,7 @@ def _compare(config: Config, plan: _Plan) -> list[Row]:
         for name in plan.rows
     }
     _check_paired(scored)
+    _check_logits(plan, scored)
     rows = ablation_rows(
         scored, baseline=BASELINE, resamples=config.ablate.resamples, seed=config.evaluate.seed, same_as=plan.same_as
     )
@@ -251,6 +253,17 @@ def _log_rows(plan: _Plan, rows: Sequence[Row], tracker: Tracker) -> None:
             run.tags({name: text for name, text in texts if text})
             run.metrics({"order": order} | rounded(numbers), step=0)
             run.close("FINISHED")
+
+
+def _check_logits(plan: _Plan, scored: Mapping[str, Sequence[Scored]]) -> None:
+    """Refuse logits that do not come to the AUC that their run has found."""
+    for name, by_seed in scored.items():
+        for seed, one in enumerate(by_seed):
+            output = plan.run(name, seed).train.output
+            place = storage.join(output, TRAIN.result_file)
+            metrics = storage.read_json(place, TRAIN.result_shape, way_out=f"delete {output} to train it again")
+            if metrics["test"]["auroc"] != auroc(one.logits, one.labels):
+                raise RuntimeError(f"the logits in {output} are not those of its metrics.json; delete it to train it again")
 
 
 def _check_paired(scored: Mapping[str, Sequence[Scored]]) -> None:

@@ -13,7 +13,7 @@ from rdd.config import FeaturesConfig
 from rdd.features import FeatureTable
 from rdd.features.files import OnProgress, ignored, read_manifest
 from rdd.features.gather import CPU
-from rdd.features.node_map import map_folder, map_of
+from rdd.features.node_map import make_private, map_folder, map_of
 from rdd.on_ray.feature_stream import StreamedTable
 from rdd.progress import PROGRESS_S, at_most_every
 
@@ -107,6 +107,6 @@ def _lacking_for_map(size: int, written: bool) -> str | None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > _MEMORY_SHARE * memory:
         return f"the node has {memory / 2**30:.3g} GiB of memory, of which {_MEMORY_SHARE:.0%} may be used"
-    os.makedirs(map_folder(), exist_ok=True)
+    make_private(map_folder())
     free = shutil.disk_usage(map_folder()).free
     return None if written or size <= free else f"{map_folder()} has {free / 2**30:.3g} GiB free"

@@ -13,7 +13,7 @@ from ray.train.torch import TorchTrainer
 
 from rdd import storage
 from rdd.config import Config
-from rdd.config.parse import settings_of
+from rdd.config.parse import section_dicts, settings_of
 from rdd.config.stages import TRAIN, require
 from rdd.engine import check_text_dropout, fit
 from rdd.features import FeatureTable
@@ -65,6 +65,12 @@ def _train(config: Config) -> dict[str, Any]:
     output = storage.absolute(config.train.output)
     if not config.train.cross_validate:
         return _train_run(config, output)
+    with storage.owned_directory(output, section_dicts(config, TRAIN.sections), neutral=TRAIN.may_change):
+        return _train_folds(config, output)
+
+
+def _train_folds(config: Config, output: str) -> dict[str, Any]:
+    """A run for each fold, below one directory, and what they come to together."""
     folds = []
     for fold in range(config.features.num_folds):
         fold_config = replace(config, features=replace(config.features, fold=fold))

@@ -32,7 +32,7 @@ class WorkerContext:
 
     def load(self) -> TrainState | None:
         """The last checkpoint, if the run has one."""
-        return self._run.load_to_go_on()
+        return self._run.load_both()[0]  # a run without its best would notice at its end
 
     def save(self, state: TrainState, *, best: bool) -> None:
         """Rank 0 writes, beside the next steps; the others hold the same state."""

@@ -12,6 +12,9 @@ from rdd.engine import TrainState
 from rdd.runs.checkpoint import load_state, save_state
 from rdd.shapes import NUMBER, Shape
 
+_SPLIT = {"split", "split_seed", "validation_share", "test_share", "num_folds", "fold"}
+"""Settings under ``features`` without which nobody knows what a run was trained and tested on."""
+
 _NOTES: dict[str, Shape] = {
     "history": [{"epoch": int, "val/auroc": NUMBER, "val/loss": NUMBER}],
     "logged": int,
@@ -62,7 +65,8 @@ class RunDirectory:
         try:
             text = storage.read_bytes(place).decode()
             config = from_yaml(text)
-            missing = set(TRAINING_SECTIONS) - set(load_yaml(text))
+            tree = load_yaml(text)
+            missing = set(TRAINING_SECTIONS) - set(tree) or _SPLIT - set(tree["features"])
         except ValueError as error:  # no UTF-8, no YAML, no such setting
             raise RuntimeError(f"{place} is not the config of a run: {error}; delete {self.path} to train it again") from error
         if missing:
@@ -90,15 +94,17 @@ class RunDirectory:
             raise RuntimeError(f"{path} is of another run: its epochs are not those of this run's history.json; {way_out}")
         return state
 
-    def load_to_go_on(self) -> TrainState | None:
-        """The last checkpoint, if there is one, from which the run goes on; the best must be there, too.
+    def load_both(self) -> tuple[TrainState | None, TrainState | None]:
+        """The last checkpoint and the best one, if there are any, of one and the same run.
 
         Raises:
-            RuntimeError: as for :meth:`load`.
+            RuntimeError: as for :meth:`load`, or they are of different runs.
         """
-        last = self.load("last")
-        self.load("best")  # a run that had none to make a detector of would notice at its end
-        return last
+        last, best = self.load("last"), self.load("best")
+        if last is not None and best is not None and last.history[:1] != best.history[:1]:
+            folder = storage.join(self.path, "checkpoints")
+            raise RuntimeError(f"last.pt and best.pt in {folder} are of two runs; delete {folder} to train this run again")
+        return last, best
 
     def save(self, state: TrainState, *, best: bool) -> None:
         """Keep the state as the last, and before that as the best if it is: a kill between the two repeats an epoch.
@@ -152,7 +158,7 @@ class RunDirectory:
 
     def logged(self) -> int:
         """Epochs that the tracker has been told of."""
-        return self._read_note("logged", 0)
+        return max(0, self._read_note("logged", 0))
 
     def save_logged(self, epochs: int) -> None:
         """Note how many epochs the tracker has been told of."""

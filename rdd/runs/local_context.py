@@ -43,7 +43,7 @@ class LocalContext:
 
     def load(self) -> TrainState | None:
         """The last checkpoint, if the run has one."""
-        return self._run.load_to_go_on()
+        return self._run.load_both()[0]  # a run without its best would notice at its end
 
     def save(self, state: TrainState, *, best: bool) -> None:
         """Keep a checkpoint; written at once, since an epoch that is reported must be kept."""

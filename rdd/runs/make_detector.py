@@ -32,7 +32,7 @@ def make_detector(config: Config, table: FeatureTable, run: RunDirectory) -> dic
         ValueError: the test part holds one class only.
         RuntimeError: a checkpoint is missing or torn.
     """
-    best, last = run.load("best"), run.load("last")
+    last, best = run.load_both()
     if best is None or last is None:
         raise RuntimeError(f"{run.path} holds no checkpoint, so there is nothing to make a detector of")
     detector = _detector(config, table, best)

@@ -8,6 +8,7 @@ import sys
 
 from rdd.config import TrackingConfig
 from rdd.config.secrets import without_password
+from rdd.signals import signals_end_the_job
 from rdd.tracking.pages import pages
 from rdd.tracking.tracker import tracking_uri
 
@@ -16,7 +17,7 @@ def main() -> int:
     """Say the addresses, then serve until interrupted.
 
     Returns:
-        The exit code: 1 where the port is taken or the runs are on a server already.
+        The exit code: 1 where the port is taken or the runs are on a server already, 2 where it is no port.
     """
     parser = argparse.ArgumentParser(prog="python -m rdd.tracking.ui", description=__doc__)
     parser.add_argument("--port", type=int, default=5000, help="of 127.0.0.1")
@@ -26,7 +27,7 @@ def main() -> int:
     if uri.startswith(("http://", "https://", "databricks")):
         return _refuse(f"the runs are on the server {without_password(uri)} (MLFLOW_TRACKING_URI); open it there")
     if not 0 < port < 65536:
-        return _refuse(f"PORT must lie in [1, 65535], got {port}")
+        return _refuse(f"PORT must lie in [1, 65535], got {port}", code=2)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -40,12 +41,13 @@ def main() -> int:
     if not addresses:
         print(f"no runs to compare yet: {address}", flush=True)
     command = [os.path.join(os.path.dirname(sys.executable), "mlflow"), "ui", "--backend-store-uri", uri]
-    return subprocess.run([*command, "--host", "127.0.0.1", "--port", str(port)], check=False).returncode
+    with signals_end_the_job("the MLflow server"):  # which has processes of its own
+        return subprocess.run([*command, "--host", "127.0.0.1", "--port", str(port)], check=False).returncode
 
 
-def _refuse(reason: str) -> int:
+def _refuse(reason: str, *, code: int = 1) -> int:
     print(f"error: {reason}", file=sys.stderr)
-    return 1
+    return code
 
 
 if __name__ == "__main__":

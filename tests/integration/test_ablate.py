@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +107,17 @@ def test_rows_and_seeds_are_compared_and_drawn(ray_session, config: Config, tmp_
     assert not (tmp_path / "other").exists()  # a refused request takes no directory
     with pytest.raises(ValueError, match="both or neither"):
         run_figures(override(config, options | {"figures.with_sam": ""}))
+
+
+def test_logits_of_another_run_are_refused(ray_session, config: Config) -> None:
+    rows = {"ours": {}, "without_sam": {"sam.enabled": False}}
+    small = override(config, {"ablate.rows": rows, "ablate.seeds": 1, "tracking.enabled": False})
+    run_ablation(small)
+    runs = Path(config.ablate.output) / "runs"
+    shutil.copy(runs / "without_sam" / "seed-0" / "test_logits.parquet", runs / "ours" / "seed-0" / "test_logits.parquet")
+    (Path(config.ablate.output) / "metrics.json").unlink()
+    with pytest.raises(RuntimeError, match=r"the logits in .*ours/seed-0 are not those of its metrics\.json; delete it"):
+        run_ablation(small)
 
 
 def test_a_map_of_equal_points_is_refused(tmp_path: Path) -> None:

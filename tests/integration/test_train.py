@@ -211,6 +211,7 @@ def test_an_evaluation_never_counts_records_that_were_trained_on(config: Config,
     whole = kept.read_bytes()
     for text, said in (
         (whole[: whole.index(b"model:")], "lacks evaluate, loss, model, optimizer, sam; delete"),
+        (whole.replace(b"  test_share: 0.3\n", b""), "lacks test_share; delete"),
         (b"\xff", "is not the config of a run: .*; delete"),
         (b"train: {nope: 1}", "is not the config of a run: unknown key 'train.nope'.*; delete"),
     ):
@@ -250,6 +251,19 @@ def test_folds_in_one_command(config: Config) -> None:
     summary = run_training(override(config, folds))
     assert len(summary["folds"]) == 3
     assert summary["test_auroc"] == pytest.approx(np.mean(summary["folds"]))
+    with pytest.raises(ValueError, match="was made with another config: features.num_folds"):
+        run_training(override(config, folds | {"features.num_folds": 4}))
+    with pytest.raises(ValueError, match="was made with another config: .*train.cross_validate"):
+        run_training(override(config, {"train.epochs": 2}))
+
+
+def test_folds_do_not_take_the_directory_of_a_run(config: Config) -> None:
+    run = override(config, {"train.epochs": 1})
+    summary = run_training(run)
+    folds = {"features.split": "folds", "features.num_folds": 3, "train.cross_validate": True}
+    with pytest.raises(ValueError, match="was made with another config: .*train.cross_validate"):
+        run_training(override(run, folds))
+    assert run_training(run) == summary
 
 
 def test_what_training_refuses(config: Config, tmp_path: Path) -> None:

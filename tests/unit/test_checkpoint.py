@@ -58,22 +58,32 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, name: str) -> No
     other.save(state_of(2, seconds=0.25), best=True)
     Path(run.checkpoint(name)).write_bytes(Path(other.checkpoint(name)).read_bytes())
     with pytest.raises(RuntimeError, match=rf"{name}\.pt is of another run: .*; delete .*checkpoints to train this run again"):
-        run.load_to_go_on()
+        run.load_both()
+
+
+def test_checkpoints_of_two_runs_are_refused_without_a_history(tmp_path: Path) -> None:
+    run, other = RunDirectory(str(tmp_path / "run")), RunDirectory(str(tmp_path / "other"))
+    run.save(state_of(2), best=True)
+    other.save(state_of(2, seconds=0.25), best=True)
+    Path(run.checkpoint("best")).write_bytes(Path(other.checkpoint("best")).read_bytes())
+    (tmp_path / "run" / "checkpoints" / "history.json").unlink()
+    with pytest.raises(RuntimeError, match="last.pt and best.pt in .*checkpoints are of two runs; delete"):
+        run.load_both()
 
 
 def test_a_run_does_not_go_on_without_its_best(tmp_path: Path) -> None:
     run = RunDirectory(str(tmp_path))
-    assert run.load_to_go_on() is None
+    assert run.load_both() == (None, None)
     run.save(state_of(), best=True)
     Path(run.checkpoint("best")).unlink()
     with pytest.raises(RuntimeError, match=r"best\.pt is missing, .*; delete .*checkpoints to train this run again"):
-        run.load_to_go_on()
+        run.load_both()
 
 
 def test_a_kill_before_the_first_last_begins_again(tmp_path: Path) -> None:
     run = RunDirectory(str(tmp_path))
     save_state(run.checkpoint("best"), replace(state_of(), optimizer={}))
-    assert run.load_to_go_on() is None
+    assert run.load_both()[0] is None
 
 
 def test_a_state_is_copied_and_written_while_training_goes_on() -> None:

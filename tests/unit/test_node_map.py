@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import torch
 from _features import D, feature_rows, write_features
 
-from rdd.features import FeatureTable, node_map
+from rdd.features import FeatureTable, node_map, old_maps
 from rdd.features.node_map import _exclusive
 from rdd.features.old_maps import delete_old_maps
 
@@ -184,6 +185,15 @@ def test_maps_that_were_not_used_for_days_are_deleted_and_others_stay(tmp_path: 
     assert [entry for entry in maps.iterdir() if entry.is_dir()] != []
     assert not old.exists()
     assert len(FeatureTable.load(paths[0], shared=str(maps))) > 0
+
+
+def test_the_command_that_deletes_maps_says_what_is_wrong(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RDD_MAP_DIR", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["old_maps", "--days", "0"])
+    Path(node_map.map_folder()).mkdir()
+    Path(node_map.map_folder()).chmod(0o777)
+    assert old_maps.main() == 1
+    assert capsys.readouterr().err.startswith(f"error: {node_map.map_folder()} must be a folder of yours")
 
 
 def test_whoever_waits_for_a_map_passes_on_how_far_it_is(tmp_path: Path) -> None:

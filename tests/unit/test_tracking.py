@@ -1,7 +1,9 @@
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,35 @@ def test_a_busy_port_is_a_sentence_and_exit_1(tmp_path: Path) -> None:
     assert (
         done.stderr == f"error: port {port} can not be used (Address already in use); choose another: make ui PORT={port + 1}\n"
     )
+
+
+@pytest.mark.timeout(120)
+def test_the_server_of_the_pages_ends_with_all_its_processes(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    words = [sys.executable, "-m", "rdd.tracking.ui", "--port", str(port)]
+    with (tmp_path / "err").open("w") as err:
+        server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=err, env=environment)
+    while server.poll() is None:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.2)
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(60) == 143
+    assert "the MLflow server was ended by SIGTERM" in (tmp_path / "err").read_text()
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536"])
+def test_what_is_no_port_is_a_wrong_request(port: str) -> None:
+    words = [sys.executable, "-m", "rdd.tracking.ui", "--port", port]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"MLFLOW_TRACKING_URI": ""})
+    assert (done.returncode, done.stderr) == (2, f"error: PORT must lie in [1, 65535], got {port}\n")
 
 
 def test_an_output_path_with_a_quote_is_tracked(tmp_path: Path) -> None:
