@@ -159,31 +159,6 @@ def test_chosen_rows_are_the_rows_chosen(tmp_path, rows: list[int]) -> None:
     assert [value for _, table in found for value in table["y"]] == [str(row) for row in rows]
 
 
-def test_a_manifests_path_that_can_be_none_rejects_its_record_alone(tmp_path) -> None:
-    (tmp_path / "a.png").write_bytes(b"a")
-    columns = {"path": ["a.png", "b\0.png", ""], "label": [0, 0, 0], "generator": ["real"] * 3, "record_id": ["1", "2", "3"]}
-    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
-    rows = read_all(ManifestSource(str(tmp_path / "m.parquet")))
-    assert [(row["record_id"], row["reason"]) for row in rows] == [("1", None), ("2", "unreadable_file"), ("3", "null_path")]
-    assert rows[1]["detail"] == "embedded null byte"
-
-
-def test_a_name_that_is_empty_is_as_good_as_none(tmp_path) -> None:
-    columns = {"bytes": [b"a", b"b", b"c"], "label": [0, 1, 0], "generator": ["real", "", "real"], "record_id": ["1", "2", ""]}
-    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
-    rows = read_all(ManifestSource(str(tmp_path / "m.parquet")))
-    assert [row["reason"] for row in rows] == [None, "null_generator", "null_id"]
-
-
-def test_a_pipe_among_images_is_quarantined_and_not_waited_for(tmp_path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "a.png").write_bytes(b"a")
-    os.mkfifo(tmp_path / "real" / "pipe.png")
-    good, pipe = read_all(FolderSource(str(tmp_path)))
-    assert good["reason"] is None
-    assert (pipe["reason"], pipe["detail"]) == ("unreadable_file", f"{tmp_path}/real/pipe.png is no regular file")
-
-
 def test_a_folder_is_one_record_an_image(tmp_path) -> None:
     for name in ("real/a.png", "real/deep/b.PNG", "fake/sd/c.jpg", "fake/sd/notes.txt", "other/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
-"""A corrupt page of a Parquet file costs the rows behind it in its row group, and nothing else."""
+"""What is damaged, or is no file at all, costs its records and nothing else."""
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from rdd.data import parquet_rows
 from rdd.data.d3 import D3Source
+from rdd.data.folder import FolderSource
 from rdd.data.manifest import ManifestSource
 from rdd.data.open import Source
 from rdd.data.parquet_rows import read_rows
@@ -122,6 +124,31 @@ def test_a_manifest_with_a_column_twice_or_spaces_in_its_header_is_refused_by_na
     (tmp_path / "m.csv").write_text("path, label,generator\na.png,0,real\n")
     with pytest.raises(ValueError, match=r"lacks the column\(s\) label; it has 'path', ' label', 'generator'"):
         ManifestSource(str(tmp_path / "m.csv"))
+
+
+def test_a_manifests_path_that_can_be_none_rejects_its_record_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    columns = {"path": ["a.png", "b\0.png", ""], "label": [0, 0, 0], "generator": ["real"] * 3, "record_id": ["1", "2", "3"]}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    rows = read_all(ManifestSource(str(tmp_path / "m.parquet")))
+    assert [(row["record_id"], row["reason"]) for row in rows] == [("1", None), ("2", "unreadable_file"), ("3", "null_path")]
+    assert rows[1]["detail"] == "embedded null byte"
+
+
+def test_a_name_that_is_empty_is_as_good_as_none(tmp_path: Path) -> None:
+    columns = {"bytes": [b"a", b"b", b"c"], "label": [0, 1, 0], "generator": ["real", "", "real"], "record_id": ["1", "2", ""]}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    rows = read_all(ManifestSource(str(tmp_path / "m.parquet")))
+    assert [row["reason"] for row in rows] == [None, "null_generator", "null_id"]
+
+
+def test_a_pipe_among_images_is_quarantined_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(b"a")
+    os.mkfifo(tmp_path / "real" / "pipe.png")
+    good, pipe = read_all(FolderSource(str(tmp_path)))
+    assert good["reason"] is None
+    assert (pipe["reason"], pipe["detail"]) == ("unreadable_file", f"{tmp_path}/real/pipe.png is no regular file")
 
 
 @pytest.fixture
