@@ -77,7 +77,7 @@ class LossConfig:
     eta: float = 0.6
     """Margin of the AUC loss in (0, 1]."""
     p: float = 2.0
-    """Power of the AUC loss, above 1."""
+    """Power of the AUC loss, in (1, 100]."""
     scope: Literal["global", "local"] = "global"
     """global: over the batch of all workers; local: over each worker's own share, for comparison."""
     auc_on: Literal["logits", "scores"] = "logits"
@@ -87,7 +87,7 @@ class LossConfig:
         check(0 < self.alpha <= 1, "loss.alpha", "lie in (0, 1]", self.alpha)
         check(0 <= self.gamma <= 1, "loss.gamma", "lie in [0, 1]", self.gamma)
         check(0 < self.eta <= 1, "loss.eta", "lie in (0, 1]", self.eta)
-        check(1 < self.p < float("inf"), "loss.p", "be above 1 and finite", self.p)
+        check(1 < self.p <= 100, "loss.p", "lie in (1, 100]", self.p)
 
 
 @dataclass(frozen=True, kw_only=True)

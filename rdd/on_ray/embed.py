@@ -6,8 +6,10 @@ driver and makes tasks for the others only, so that nothing done is read again; 
 and reads everything once more, is not needed (on two CPUs it would wait for ever).
 """
 
+import errno
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -100,14 +102,21 @@ def _embed_missing(config: Config, source: Source, index: pa.Table, output: str,
         return
     ledger = start_ledger()
     started = time.monotonic()
-    run_watched(
-        functools.partial(_write, config, source, missing, output, encoder, Report(ledger)),
-        ledger,
-        steps=STEPS,
-        total=index.num_rows,
-        done=index.num_rows - missing.num_rows,
-        clock=StallClock(stall_timeout_s=embed.stall_timeout_s, start_timeout_s=config.cluster.start_timeout_s),
-    )
+    try:
+        run_watched(
+            functools.partial(_write, config, source, missing, output, encoder, Report(ledger)),
+            ledger,
+            steps=STEPS,
+            total=index.num_rows,
+            done=index.num_rows - missing.num_rows,
+            clock=StallClock(stall_timeout_s=embed.stall_timeout_s, start_timeout_s=config.cluster.start_timeout_s),
+        )
+    except RuntimeError as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise RuntimeError(
+            f"a disk is full while {output} is written ({error}); make room and start the same command again"
+        ) from error
     rate = missing.num_rows / (time.monotonic() - started)
     again = embed.records_per_commit * embed.num_workers / rate
     logger.info("%.2f records a second; a kill would have cost about %.0f s of work", rate, again)

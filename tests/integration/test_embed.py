@@ -1,6 +1,7 @@
 """Embedding on a real Ray session with a tiny CLIP: complete, resumable, watched."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -210,16 +211,23 @@ def test_nothing_moving_ends_the_run_and_names_the_step(ray_session, config: Con
         run_embedding(override(config, values))
 
 
-def test_a_broken_step_is_one_sentence(ray_session, config: Config, monkeypatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (5, r"^OSError: \[Errno 5\] Input/output error$"),
+        (28, r"^a disk is full while .* is written \(OSError: \[Errno 28\] No space left on device\); make room and start"),
+    ],
+)
+def test_a_broken_step_is_one_sentence(ray_session, config: Config, monkeypatch, number: int, said: str) -> None:
     def fail(index) -> None:
-        raise OSError(5, "Input/output error")
+        raise OSError(number, os.strerror(number))
 
     class Broken:
         def __init__(self, source) -> None:
             self.index, self.reader, self.has_text = source.index, fail, True
 
     monkeypatch.setattr(embed, "open_source", lambda records, real=embed.open_source: Broken(real(records)))
-    with pytest.raises(RuntimeError, match=r"^OSError: \[Errno 5\] Input/output error$"):
+    with pytest.raises(RuntimeError, match=said):
         run_embedding(config)
 
 

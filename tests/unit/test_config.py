@@ -66,7 +66,7 @@ BOUNDS = [  # leaf, values inside, values outside
     ("loss.alpha", [1e-3, 1.0], [0.0, 1.1, NAN]),
     ("loss.gamma", [0.0, 1.0], [-0.1, 1.1, NAN]),
     ("loss.eta", [0.1, 1.0], [0.0, 1.1, NAN]),
-    ("loss.p", [1.1, 4.0], [1.0, float("inf"), NAN]),
+    ("loss.p", [1.1, 100.0], [1.0, 100.1, NAN]),
     ("sam.rho", [0.0], [-0.1, float("inf"), NAN]),
     ("optimizer.lr", [1e-3], [0.0, float("inf"), NAN]),
     ("optimizer.beta1", [0.0], [-0.1, 1.0, NAN]),
