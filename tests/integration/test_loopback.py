@@ -109,7 +109,13 @@ def test_the_token_is_its_users_alone_and_opens(training: tuple[psutil.Process, 
     assert "attached: CPU 2 of 2" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("shown", [{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, {}], ids=["wrong", "none"])
+@pytest.mark.parametrize(
+    "shown",
+    [
+        pytest.param({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, id="wrong"),
+        pytest.param({}, id="none", marks=pytest.mark.slow),
+    ],
+)
 def test_a_client_without_the_token_is_refused(training: tuple[psutil.Process, str], environment, shown: dict) -> None:
     done = attach(training[1], environment | shown)
     assert done.returncode != 0
