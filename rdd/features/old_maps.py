@@ -22,7 +22,13 @@ def delete_old_maps(folder: str, *, days: float) -> list[str]:
 
     Returns:
         The folders of the maps that are gone.
+
+    Raises:
+        RuntimeError: the folder can be none, or is not this user's alone.
     """
+    parent = os.path.dirname(folder)
+    if os.path.exists(parent) and not os.path.isdir(parent):
+        raise RuntimeError(f"{parent} must be a directory; set RDD_MAP_DIR to one")
     if not os.path.exists(folder):
         return []
     make_private(folder)

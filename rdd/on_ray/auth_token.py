@@ -13,6 +13,9 @@ def keep_token_private() -> None:
 
     Ray 2.60 writes ``~/.ray/auth_token`` when it first starts, readable by everyone on the machine. Untouched is what the user
     has set up: a token or its path in the environment, another mode of authentication, a link, another user's file.
+
+    Raises:
+        RuntimeError: a directory is in its place.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
@@ -22,6 +25,8 @@ def keep_token_private() -> None:
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not os.path.lexists(place):
         _write_token(place)
+    if place.is_dir():
+        raise RuntimeError(f"{place} must be the file of Ray's token and is a directory; move it away")
     found = place.lstat()
     if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid():
         place.chmod(0o600)

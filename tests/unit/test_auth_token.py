@@ -78,3 +78,9 @@ def test_another_users_file_is_left_alone(token: Path) -> None:
     os.chown(token, 65534, 65534)
     keep_token_private()
     assert mode(token) == 0o644
+
+
+def test_a_directory_in_place_of_the_token_is_said(token: Path) -> None:
+    token.mkdir(parents=True)
+    with pytest.raises(RuntimeError, match=r"auth_token must be the file of Ray's token and is a directory; move it away"):
+        keep_token_private()

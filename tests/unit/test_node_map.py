@@ -194,6 +194,10 @@ def test_the_command_that_deletes_maps_says_what_is_wrong(tmp_path: Path, monkey
     Path(node_map.map_folder()).chmod(0o777)
     assert old_maps.main() == 1
     assert capsys.readouterr().err.startswith(f"error: {node_map.map_folder()} must be a folder of yours")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RDD_MAP_DIR", str(tmp_path / "file"))
+    assert old_maps.main() == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/file must be a directory; set RDD_MAP_DIR to one\n"
 
 
 def test_whoever_waits_for_a_map_passes_on_how_far_it_is(tmp_path: Path) -> None:
