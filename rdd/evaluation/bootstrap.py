@@ -78,7 +78,12 @@ def resampled_counts(records: int, *, resamples: int, seed: int) -> Iterator[np.
     """
     rng = np.random.default_rng(seed)
     for _ in range(resamples):
-        yield np.bincount(rng.integers(records, size=records), minlength=records).astype(np.int32)
+        yield drawn_counts(records, rng)
+
+
+def drawn_counts(records: int, rng: np.random.Generator) -> np.ndarray:
+    """One of :func:`resampled_counts`."""
+    return np.bincount(rng.integers(records, size=records), minlength=records).astype(np.int32)
 
 
 def interval(values: np.ndarray, *, level: float = 0.95) -> list[float] | None:

@@ -42,7 +42,7 @@ _LEGEND_INSIDE = 6  # entries; more would cover the curves
 def roc_figure(scored: Scored, title: str) -> bytes:
     """ROC curve over all images and by generator against all real ones, with the AUC of each, as PNG."""
     real = scored.labels == 0
-    keeps = {"all generators": real | ~real} | {name: real | images for name, images in scored.generated_by().items()}
+    keeps = {"all generators": np.ones_like(real)} | {name: real | images for name, images in scored.generated_by().items()}
     inside = len(keeps) <= _LEGEND_INSIDE
     figure = new_figure(6, 6 if inside else 6 + 0.11 * len(keeps))
     axes = figure.add_subplot()
@@ -63,7 +63,7 @@ def roc_figure(scored: Scored, title: str) -> bytes:
 
 
 def _drawn_roc(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False-positive and true-positive rates of a ROC curve: at most some 4,000 of its points, no two further apart by that."""
+    """False-positive and true-positive rates of a ROC curve; of a long one at most 4,000 points, which the picture can show."""
     from sklearn.metrics import roc_curve  # takes a second to import, which training workers need not wait for
 
     rates = roc_curve(labels, logits, drop_intermediate=False)[:2]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rdd.evaluation.bootstrap import RecordWeightedAuc, interval
+from rdd.evaluation.bootstrap import RecordWeightedAuc, drawn_counts, interval
 from rdd.evaluation.scores import Scored
 from rdd.metrics import auroc
 
@@ -151,7 +151,7 @@ def joint_bootstrap(rows: dict[str, Sequence[Scored]], *, resamples: int, seed: 
     drawn = {name: np.empty(resamples) for name in rows}
     rng = np.random.default_rng(seed)
     for number in range(resamples):
-        counts = np.bincount(rng.integers(records, size=records), minlength=records)
+        counts = drawn_counts(records, rng)
         chosen = rng.integers(seeds, size=seeds)
         for name, by_seed in aucs.items():
             values = {which: by_seed[which](counts)[0] for which in set(chosen.tolist())}

@@ -146,14 +146,14 @@ def _values(column: pa.BinaryArray) -> np.ndarray:
     return np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(FEATURE_DTYPE)
 
 
-_LAYOUT = "rows.npy"
-"""Part of every identity since the first one; to change it would make all finished runs doubt their features."""
+_IN_EVERY_IDENTITY = "rows.npy"
+"""Hashed since the first version; without it all finished runs would take their features for other ones."""
 
 
 def identity_of(path: str, manifest: dict[str, Any]) -> str:
     """SHA-256 of the manifest and of the names and sizes of the files; each embedding run has its own."""
     files = [(os.path.basename(file.path), file.size) for file in storage.list_files(storage.join(path, "data"))]
-    return sha256_bytes(json.dumps([_LAYOUT, manifest, files]).encode())
+    return sha256_bytes(json.dumps([_IN_EVERY_IDENTITY, manifest, files]).encode())
 
 
 def read_manifest(path: str) -> tuple[dict[str, Any], str]:

@@ -31,8 +31,8 @@ class WorkerContext:
         self._save_progress = at_most_every(PROGRESS_S, run.save_progress)
 
     def load(self) -> TrainState | None:
-        """The last checkpoint, if the run has one."""
-        return self._run.load_both()[0]  # a run without its best would notice at its end
+        """The last checkpoint, if the run has one; rank 0 also checks the best, which the run needs at its end."""
+        return self._run.load_both()[0] if self.rank == 0 else self._run.load("last")
 
     def save(self, state: TrainState, *, best: bool) -> None:
         """Rank 0 writes, beside the next steps; the others hold the same state."""

@@ -10,6 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 from rdd import storage
 from rdd.evaluation import bootstrap
 from rdd.evaluation.bootstrap import RecordWeightedAuc, interval, resampled_counts
+from rdd.evaluation.figures import _drawn_roc
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored, read_logits
 from rdd.metrics import equal_error_rate, rate_above, threshold_at, true_positive_rate
@@ -86,6 +87,20 @@ def test_where_a_class_is_of_one_record_there_is_no_interval() -> None:
     assert report["auroc_interval"] is None
     assert report["by_generator"]["hard"]["auroc_interval"] is None
     assert evaluate(scored_set(2), threshold=1.0, resamples=100, seed=0)["auroc_interval"] is not None
+
+
+def test_a_long_roc_curve_is_drawn_by_some_of_its_points() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 50_000)
+    logits = rng.normal(size=len(labels)) + 2 * labels
+    drawn, whole = np.stack(_drawn_roc(labels, logits)), np.stack(roc_curve(labels, logits, drop_intermediate=False)[:2])
+    assert drawn.shape[1] <= 4000 < whole.shape[1]
+    assert drawn[:, 0].tolist() == [0, 0]
+    assert drawn[:, -1].tolist() == [1, 1]
+    assert np.diff(drawn).max() < 0.0015  # in each direction less than two pixels
+    assert {*zip(*drawn.tolist(), strict=True)} <= {*zip(*whole.tolist(), strict=True)}
+    few = _drawn_roc(labels[:50], logits[:50])
+    assert len(few[0]) == len(roc_curve(labels[:50], logits[:50], drop_intermediate=False)[0])
 
 
 def test_a_rate_that_the_real_images_do_not_resolve_is_null() -> None:
