@@ -169,8 +169,11 @@ def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> 
         tune.report(ended)
         return
     sweep.start(name, values)
+    told = False
 
     def report(metrics: Mapping[str, float]) -> None:
+        nonlocal told
+        told = True
         tune.report(reported(metrics))
 
     try:
@@ -179,6 +182,8 @@ def _trial(values: dict[str, Any], *, config: Config, sweep: SweepDirectory) -> 
             fit_on_workers(drawn, run, report)
         else:
             fit_in_place(drawn, run, report, gpu=drawn.tune.gpus_per_trial > 0)
+        if not told:  # the sweep was killed after the trial's last epoch; Ray Tune refuses a trial that reports nothing
+            report(run.history()[-1])
     except (ValueError, NotFiniteError) as error:
         # the same settings would fail again: end the trial with the worst AUC, without an error that Ray Tune would retry
         run.save_failure(str(error))

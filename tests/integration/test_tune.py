@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,8 @@ from _small import base_config
 from rdd.config import Config
 from rdd.config.parse import from_yaml, override, to_yaml
 from rdd.on_ray.train import run_training
-from rdd.on_ray.tune import run_sweep
+from rdd.on_ray.tune import _trial, run_sweep
+from rdd.runs.sweep import SweepDirectory
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -152,13 +154,28 @@ def test_a_killed_sweep_goes_on_and_trains_nothing_twice(config: Config, tmp_pat
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     before = finished()
-    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert "going on with the sweep" in done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (summary["trials"], summary["finished"], summary["failed"]) == (6, 6, 0)
     assert len(before) >= 2
     assert {name: finished()[name] for name in before} == before
     assert all(row["epochs"] == 30 for row in trials(own))
+
+
+def test_a_trial_whose_sweep_was_killed_after_its_last_epoch_reports_that_epoch(
+    ray_session, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = override(config, {"train.epochs": 2})
+    sweep = SweepDirectory(own.tune.output)
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr("ray.tune.get_context", lambda: SimpleNamespace(get_trial_id=lambda: "abc_00000"))
+    monkeypatch.setattr("ray.tune.report", told.append)
+    for _ in range(2):
+        _trial({"loss.gamma": 0.3}, config=own, sweep=sweep)
+    assert [metrics["epoch"] for metrics in told] == [1, 2, 2]
+    assert told[1] == told[2]
 
 
 def test_what_a_sweep_refuses(config: Config, tmp_path: Path) -> None:
