@@ -1,27 +1,26 @@
 """The frozen CLIP encoder, through open_clip: images or prompts to features.
 
-Preprocessing is open_clip's own, to the bit: its transforms on pictures run where the bytes are decoded (CPU tasks), its
-scaling and normalisation where the model is. Pictures keep the mode that ``Image.open`` gives them until open_clip's own
-conversion to RGB, which comes after its resize.
+Preprocessing is open_clip's own, to the bit: its steps on pictures run where the bytes are decoded (:mod:`rdd.preprocessing`),
+its scaling and normalisation where the model is.
 """
 
+import contextlib
 import difflib
 import json
 import logging
 import os
 import pickle
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import open_clip
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.transforms import Normalize, ToTensor
+from torchvision.transforms import Normalize
 
 from rdd.clip_weights import (
     RANDOM,
@@ -33,59 +32,24 @@ from rdd.clip_weights import (
     weights_path,
 )
 from rdd.config import ClipConfig
+from rdd.encoder_identity import EncoderIdentity
 from rdd.hashing import sha256_bytes, sha256_file
+from rdd.preprocessing import Preprocessor
+from rdd.tokens import PromptTokenizer
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncoderIdentity:
-    """What features depend on; two encoders with equal identity give equal features up to rounding."""
-
-    model: str
-    """open_clip's model name."""
-    pretrained: str
-    """Tag, file name or 'random'."""
-    weights_sha256: str
-    """Of the file of weights; of the tensors for 'random'."""
-    embed_dim: int
-    """Width D of a feature vector."""
-    quick_gelu: bool
-    """Whether the model runs with QuickGELU."""
-    normalized: bool
-    """Whether feature vectors have length 1."""
-    has_text: bool
-    """Whether the weights have a text tower."""
-    preprocessing: dict[str, Any]
-    """open_clip's preprocessing config."""
-
-
-class Preprocessor:
-    """open_clip's inference transforms on a picture, up to uint8; picklable, and needs no model.
+def preprocessor_of(model: str, pretrained: str) -> Preprocessor:
+    """open_clip's inference preprocessing of a model.
 
     Args:
         model: open_clip's model name, or ``local-dir:`` and a folder with an ``open_clip_config.json``.
         pretrained: tag, file or 'random'; tags bring their own mean, interpolation and resize mode.
     """
-
-    def __init__(self, model: str, pretrained: str) -> None:
-        config = asdict(PreprocessCfg())
-        config["size"] = _model_config(model)["vision_cfg"]["image_size"]
-        self.config = merge_preprocess_dict(config, open_clip.get_pretrained_cfg(model, pretrained))
-        steps = image_transform_v2(PreprocessCfg(**self.config), is_train=False).transforms
-        cut = next(i for i, step in enumerate(steps) if isinstance(step, ToTensor))
-        self._on_picture = steps[:cut]
-        self._normalize = next(step for step in steps[cut:] if isinstance(step, Normalize))
-
-    def pixels(self, image: Image.Image) -> np.ndarray:
-        """Resized and cropped picture, ``(size, size, 3)`` uint8."""
-        for step in self._on_picture:
-            image = step(image)
-        return np.asarray(image)
-
-    def tensor(self, pixels: Tensor) -> Tensor:
-        """Model input ``(N, 3, size, size)`` float32 from pixels ``(N, size, size, 3)`` uint8, on their device."""
-        return self._normalize(pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div(255))
+    config = asdict(PreprocessCfg())
+    config["size"] = _model_config(model)["vision_cfg"]["image_size"]
+    return Preprocessor(merge_preprocess_dict(config, open_clip.get_pretrained_cfg(model, pretrained)))
 
 
 class ClipEncoder:
@@ -131,10 +95,12 @@ class ClipEncoder:
         network, has_text = _build(model, path, precision, seed)
         self._visual = network.visual.to(device).eval()
         self._network = network.to(device).eval() if has_text else None
-        self._tokenizer = open_clip.get_tokenizer(model) if has_text else None
+        self._tokenizer = PromptTokenizer(model) if has_text else None
         self._device, self._normalize = torch.device(device), normalize
+        self._copies = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self.preprocessor = Preprocessor(model, pretrained)
+        self.preprocessor = preprocessor_of(model, pretrained)
+        self._scale = Normalize(self.preprocessor.config["mean"], self.preprocessor.config["std"])
         self.identity = EncoderIdentity(
             model=model,
             pretrained=os.path.basename(pretrained),
@@ -170,15 +136,46 @@ class ClipEncoder:
             ``(N, D)`` float32 on the CPU.
         """
         if not isinstance(images, Tensor):
-            size = self.preprocessor.config["size"]
-            pixels = [torch.from_numpy(self.preprocessor.pixels(image).copy()) for image in images]
-            images = torch.stack(pixels) if pixels else torch.empty((0, size, size, 3), dtype=torch.uint8)
-        features = [torch.empty((0, self.identity.embed_dim))]
-        for start in range(0, len(images), batch_size):
-            pixels_on_device = images[start : start + batch_size].to(self._device, non_blocking=True)
-            inputs = self.preprocessor.tensor(pixels_on_device).to(self._dtype)
-            features.append(self._finish(self._visual(inputs)))
-        return torch.cat(features)
+            images = self._stacked(images)
+        launched = [self.launch(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
+        return torch.cat([torch.empty((0, self.identity.embed_dim)), *(one.features() for one in launched)])
+
+    def _stacked(self, pictures: Sequence[Image.Image]) -> Tensor:
+        pixels = self.new_pixels(len(pictures))
+        for number, picture in enumerate(pictures):
+            pixels[number] = torch.from_numpy(self.preprocessor.pixels(picture).copy())
+        return pixels
+
+    def new_pixels(self, number: int) -> Tensor:
+        """Room for the pixels of pictures, ``(number, height, width, 3)`` uint8, from where a GPU can fetch them itself."""
+        shape = (number, self.preprocessor.height, self.preprocessor.width, 3)
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+
+    @torch.no_grad()  # not inference_mode: its tensors could not be trained on
+    def launch(self, pixels: Tensor) -> "Launched":
+        """Start one forward pass of the image tower; on a GPU it returns before it is done.
+
+        Args:
+            pixels: ``(N, height, width, 3)`` uint8, as :meth:`new_pixels` makes room for them.
+        """
+        with self._copying():
+            on_device = pixels.to(self._device, non_blocking=True)
+        self._wait_for_copies(on_device)
+        return Launched(self._finish(self._visual(self.scaled(on_device).to(self._dtype))))
+
+    def scaled(self, pixels: Tensor) -> Tensor:
+        """Model input ``(N, 3, height, width)`` float32 from pixels ``(N, height, width, 3)`` uint8, on their device."""
+        return self._scale(pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div(255))
+
+    def _copying(self) -> contextlib.AbstractContextManager[Any]:
+        """A stream of its own for copies to a GPU, so that they run beside the forward pass before."""
+        return contextlib.nullcontext() if self._copies is None else torch.cuda.stream(self._copies)
+
+    def _wait_for_copies(self, copied: Tensor) -> None:
+        if self._copies is not None:
+            computing = torch.cuda.current_stream(self._device)
+            computing.wait_stream(self._copies)
+            copied.record_stream(computing)  # its memory is the copying stream's, and must outlive the forward pass
 
     @torch.no_grad()  # not inference_mode: its tensors could not be trained on
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
@@ -195,24 +192,51 @@ class ClipEncoder:
         Raises:
             RuntimeError: the weights have no text tower.
         """
-        if self._network is None or self._tokenizer is None:
+        if self._tokenizer is None:
             raise RuntimeError(f"{self.identity.pretrained} holds an image tower alone, so prompts can not be encoded")
-        features, cut = [torch.empty((0, self.identity.embed_dim))], [torch.empty(0, dtype=torch.bool)]
-        length = self._tokenizer.context_length
-        padding = self._tokenizer([""])[0, -1]
-        for start in range(0, len(texts), batch_size):
-            batch = list(texts[start : start + batch_size])
-            one_more = self._tokenizer(batch, context_length=length + 1)
-            cut.append(one_more[:, length] != padding)
-            tokens = self._tokenizer(batch).to(self._device)
-            features.append(self._finish(self._network.encode_text(tokens)))
-        return torch.cat(features), torch.cat(cut)
+        tokens, cut = self._tokenizer(texts)
+        batches = (torch.from_numpy(tokens[start : start + batch_size]) for start in range(0, len(texts), batch_size))
+        features = [self.launch_tokens(batch).features() for batch in batches]
+        return torch.cat([torch.empty((0, self.identity.embed_dim)), *features]), torch.from_numpy(cut)
+
+    @torch.no_grad()  # not inference_mode: its tensors could not be trained on
+    def launch_tokens(self, tokens: Tensor) -> "Launched":
+        """Start one forward pass of the text tower; on a GPU it returns before it is done.
+
+        Args:
+            tokens: ``(N, L)`` integers, as :class:`rdd.tokens.PromptTokenizer` gives them.
+        """
+        assert self._network is not None, "checked before any work starts"
+        return Launched(self._finish(self._network.encode_text(tokens.to(self._device, torch.int64, non_blocking=True))))
 
     def _finish(self, features: Tensor) -> Tensor:
         features = features.to(torch.float32)
         if self._normalize:
             features = torch.nn.functional.normalize(features, dim=-1)
-        return features.cpu()
+        return features
+
+
+class Launched:
+    """Features that a device may still be computing.
+
+    Args:
+        features: ``(N, D)``, on the device.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._features = features
+        if features.device.type == "cuda":
+            self._features = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+            self._features.copy_(features, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def features(self) -> Tensor:
+        """``(N, D)`` float32 on the CPU, once they are there; other work on the device is not waited for."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._features
 
 
 def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any, bool]:
@@ -258,3 +282,15 @@ def _model_config(model: str) -> dict[str, Any]:
 def _hash_tensors(network: torch.nn.Module) -> str:
     state = network.state_dict()
     return sha256_bytes(b"".join(name.encode() + state[name].float().numpy().tobytes() for name in sorted(state)))
+
+
+def held_encoder(config: ClipConfig) -> ClipEncoder:
+    """The encoder of a config; a process that is asked again, as the worker that identified it, does not load it anew."""
+    global _last_held
+    if _last_held is None or _last_held[0] != config:
+        _last_held = None  # let go of the old one before the new one comes
+        _last_held = (config, ClipEncoder.from_config(config))
+    return _last_held[1]
+
+
+_last_held: tuple[ClipConfig, ClipEncoder] | None = None

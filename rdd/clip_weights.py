@@ -1,4 +1,7 @@
-"""CLIP weights by tag, file and hash: where they lie on this machine, and which activation they were trained with."""
+"""CLIP weights by tag, file and hash: where they lie on this machine, and which activation they were trained with.
+
+open_clip, and torch with it, is imported only where a tag is looked up: the driver of an embedding needs neither.
+"""
 
 import logging
 import os
@@ -7,7 +10,6 @@ import urllib.request
 from collections.abc import Sequence
 from functools import cache
 
-import open_clip
 from safetensors import SafetensorError, safe_open
 
 from rdd.config import ClipConfig
@@ -69,6 +71,7 @@ def hub_file(model: str, tag: str) -> str:
         RuntimeError: no model hub is in reach; said within seconds.
     """
     import huggingface_hub
+    import open_clip
 
     pretrained = open_clip.get_pretrained_cfg(model, tag)
     if not pretrained:
@@ -106,7 +109,7 @@ def tensor_names(path: str) -> list[str]:
         ValueError: it is no such file.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             return list(file.keys())
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
@@ -132,6 +135,8 @@ def check_activation(model: str, quick_gelu: bool, pretrained: str, trained_with
 
 def activation_of_tag(model: str, tag: str) -> bool | None:
     """True where a tag's weights want QuickGELU; None where open_clip does not say."""
+    import open_clip
+
     pretrained = open_clip.get_pretrained_cfg(model, tag)
     return True if pretrained.get("quick_gelu", False) else None
 
@@ -139,6 +144,8 @@ def activation_of_tag(model: str, tag: str) -> bool | None:
 @cache
 def known_activations() -> dict[str, bool]:
     """Whether weights want QuickGELU, by their SHA-256 (or its first 8 digits, where open_clip pins no more)."""
+    import open_clip
+
     known = {TOWER_SHA256: True}
     for model, tag in open_clip.list_pretrained():
         config = open_clip.get_pretrained_cfg(model, tag)

@@ -75,26 +75,51 @@ RAW = pa.schema(
 )
 """A record with the bytes of its images as they were stored."""
 
-_FORMAT = [
+_FILES = [
     ("formats", pa.list_(pa.string())),
     ("widths", pa.list_(pa.int32())),
     ("heights", pa.list_(pa.int32())),
     ("num_bytes", pa.list_(pa.int64())),
     ("content_hashes", pa.list_(pa.uint64())),
+    ("sha256s", pa.list_(pa.binary(32))),
+    ("jpeg_qualities", pa.list_(pa.int16())),
+    ("chromas", pa.list_(pa.string())),
+    ("have_exif", pa.list_(pa.bool_())),
+    ("have_icc", pa.list_(pa.bool_())),
+    ("have_other_metadata", pa.list_(pa.bool_())),
 ]
+
+FILE_FACTS = {
+    "formats": "format",
+    "widths": "width",
+    "heights": "height",
+    "num_bytes": "num_bytes",
+    "content_hashes": "content_hash",
+    "sha256s": "sha256",
+    "jpeg_qualities": "jpeg_quality",
+    "chromas": "chroma",
+    "have_exif": "has_exif",
+    "have_icc": "has_icc",
+    "have_other_metadata": "has_other_metadata",
+}
+"""By column, what it holds of each image's file (:class:`rdd.data.file_facts.FileFacts`)."""
+
+_CAPTIONS = [("caption_original", pa.string()), ("caption_positive", pa.string())]
 
 DECODED = pa.schema(
     [
         *_PLACE,
         ("generators", pa.list_(pa.string())),
         ("pixels", pa.list_(pa.binary())),
-        ("text_original", pa.string()),
-        ("text_positive", pa.string()),
-        *_FORMAT,
+        ("tokens_original", pa.binary()),
+        ("tokens_positive", pa.binary()),
+        ("prompts_cut", pa.int32()),
+        *_CAPTIONS,
+        *_FILES,
         *_REJECTION,
     ]
 )
-"""A record with its images resized and cropped: ``pixels`` holds (size, size, 3) uint8 each."""
+"""A record with its images resized and cropped, (height, width, 3) uint8 each, and its prompts as int32 tokens."""
 
 FEATURES = pa.schema(
     [
@@ -104,7 +129,8 @@ FEATURES = pa.schema(
         ("text_original", pa.binary()),
         ("text_positive", pa.binary()),
         ("prompts_cut", pa.int32()),
-        *_FORMAT,
+        *_CAPTIONS,
+        *_FILES,
         *_REJECTION,
     ]
 )

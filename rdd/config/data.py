@@ -107,7 +107,9 @@ class EmbedConfig:
     text: bool = True
     """Embed the prompts too; False for weights without a text tower."""
     num_workers: int = 1
-    """CLIP actors, at least 1."""
+    """CLIP actors at most, at least 1."""
+    min_workers: int = 0
+    """CLIP actors from the start, at most embed.num_workers; 0 for as many as that. The others come as work waits."""
     cpus_per_worker: float = 1.0
     """CPUs that Ray reserves for a CLIP actor, at least 0."""
     gpus_per_worker: float = 0.0
@@ -116,10 +118,10 @@ class EmbedConfig:
     """Torch threads of a CLIP actor, in [1, 1024]; Ray would leave it one."""
     cpus_per_task: float = 0.5
     """CPUs that Ray reserves for a task that reads and decodes or writes, above 0."""
-    records_per_task: int = 8
-    """Records that one task reads and decodes, at least 1; a whole file of D3 is 436."""
-    records_per_commit: int = 8
-    """Records that are committed together at least, at least 1; about what a killed run does again."""
+    records_per_task: int = 0
+    """Records that one task reads and decodes; 0 for some 2,560 images, or fewer where that would leave a CPU idle."""
+    records_per_commit: int = 0
+    """Records that a killed run does again at most, besides those being encoded; 0 for four forward passes of each worker."""
     max_quarantined_share: float = 0.02
     """Largest share in [0, 1] of records that may be quarantined before the job fails at its end."""
     stall_timeout_s: float = 600.0
@@ -136,8 +138,9 @@ class EmbedConfig:
             self.threads_per_worker,
         )
         check(self.cpus_per_task > 0, "embed.cpus_per_task", "be above 0", self.cpus_per_task)
-        check(self.records_per_task >= 1, "embed.records_per_task", "be at least 1", self.records_per_task)
-        check(self.records_per_commit >= 1, "embed.records_per_commit", "be at least 1", self.records_per_commit)
+        check(0 <= self.min_workers <= self.num_workers, "embed.min_workers", "lie in [0, embed.num_workers]", self.min_workers)
+        check(self.records_per_task >= 0, "embed.records_per_task", "be at least 0", self.records_per_task)
+        check(self.records_per_commit >= 0, "embed.records_per_commit", "be at least 0", self.records_per_commit)
         share = self.max_quarantined_share
         check(0 <= share <= 1, "embed.max_quarantined_share", "lie in [0, 1]", share)
         check(0 < self.stall_timeout_s <= DAY_S, "embed.stall_timeout_s", "lie in (0, 86400]", self.stall_timeout_s)

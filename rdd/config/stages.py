@@ -88,6 +88,7 @@ EMBED = Stage(
             "embed.cpus_per_worker",
             "embed.gpus_per_worker",
             "embed.max_quarantined_share",
+            "embed.min_workers",
             "embed.num_workers",
             "embed.output",
             "embed.records_per_commit",

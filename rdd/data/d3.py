@@ -35,6 +35,7 @@ class D3Source:
     """
 
     has_text = True
+    images_per_row = 1 + NUM_GENERATED
 
     def __init__(self, path: str, real_images: str) -> None:
         if not real_images:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
+from rdd.data.file_facts import FileFacts, facts_of
+
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that are opened: D3's, and what the web serves. Others (EPS, say) would run programs."""
 
@@ -29,13 +31,10 @@ class UnusableImageError(Exception):
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image and what the leak audit wants to know of its file."""
+    """A decoded image and what is known of its file."""
 
     image: Image.Image
-    format: str
-    width: int
-    height: int
-    num_bytes: int
+    facts: FileFacts
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> Picture:
@@ -70,4 +69,4 @@ def decode_image(data: bytes, *, max_pixels: int) -> Picture:
             image.load()
         except Exception as error:  # so does a malformed body
             raise UnusableImageError("undecodable", str(error)) from error
-    return Picture(image, str(image.format), width, height, len(data))
+    return Picture(image, facts_of(data, image))

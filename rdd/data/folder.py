@@ -52,6 +52,7 @@ class FolderSource:
             raise ValueError(f"{path}/{loose[0]} must lie in fake/<generator>/, so that its generator is known")
 
     has_text = False
+    images_per_row = 1
 
     def index(self) -> pa.Table:
         """One row an image, sorted by path."""

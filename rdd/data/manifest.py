@@ -40,6 +40,7 @@ class ManifestSource:
         self._holds_bytes = "path" not in self._table.column_names
         self.reader: Reader = _read_column if self._holds_bytes else FileReader(root or posixpath.dirname(self._path))
         self.has_text = "caption" in self._table.column_names
+        self.images_per_row = 1
         if not self._table.num_rows:
             raise ValueError(f"{path} has no row")
 

@@ -17,6 +17,9 @@ class Source(Protocol):
     has_text: bool
     """Whether records have prompts."""
 
+    images_per_row: int
+    """Images in one of a record's ``rows``."""
+
     def index(self) -> pa.Table:
         """One row a record (``schema.INDEX``), in a fixed order, with null and duplicate ids already marked.
 

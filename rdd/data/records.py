@@ -1,4 +1,4 @@
-"""A record on its way through embedding, as one type for each stage: indexed, raw, decoded, encoded, or rejected.
+"""A record on its way to the encoder, as one type for each stage: indexed, raw, decoded, or rejected.
 
 Between tasks of the graph records travel as tables (``schema.INDEX``, ``RAW``, ``DECODED``, ``FEATURES``), in which a rejected
 record keeps its place and its reason alone.
@@ -6,9 +6,12 @@ record keeps its place and its reason alone.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
+
+from rdd.data.file_facts import FileFacts
+from rdd.schema import FILE_FACTS
 
 
 @dataclass(frozen=True)
@@ -67,48 +70,28 @@ class RawRecord:
 
 @dataclass(frozen=True)
 class DecodedRecord:
-    """A record with its images resized and cropped, and what is known of their files."""
+    """A record with its images resized and cropped, its prompts as tokens, and what is known of its files."""
 
     place: Place
     generators: list[str]
     pixels: list[bytes]
-    """k times (size, size, 3) uint8."""
-    text_original: str | None
-    text_positive: str | None
-    formats: list[str]
-    widths: list[int]
-    heights: list[int]
-    num_bytes: list[int]
-    content_hashes: list[int]
-    """64 bits of each file's bytes; two images with equal ones are one image."""
-
-
-@dataclass(frozen=True)
-class EncodedRecord:
-    """A record's features, little-endian float16, and what is known of the files of its images."""
-
-    place: Place
-    generators: list[str]
-    image_features: bytes
-    """(k, D) of its images."""
-    text_original: bytes | None
-    """(D,) of the prompt."""
-    text_positive: bytes | None
+    """k times (height, width, 3) uint8."""
+    caption_original: str | None
+    caption_positive: str | None
+    tokens_original: bytes | None
+    """(L,) little-endian int32 of the prompt; None where text is not wanted."""
+    tokens_positive: bytes | None
     prompts_cut: int
     """Prompts that were longer than CLIP's context."""
-    formats: list[str]
-    widths: list[int]
-    heights: list[int]
-    num_bytes: list[int]
-    content_hashes: list[int]
-    """64 bits of each file's bytes; two images with equal ones are one image."""
+    files: list[FileFacts]
+    """k files."""
 
 
 Reader = Callable[[pa.Table], Iterator[pa.Table]]
 """Takes index rows of one source (``schema.INDEX``), gives their records (tables of ``schema.RAW``, a few rows each)."""
 
-Record = RejectedRecord | IndexedRecord | RawRecord | DecodedRecord | EncodedRecord
-RecordType = TypeVar("RecordType", IndexedRecord, RawRecord, DecodedRecord)
+Record = RejectedRecord | IndexedRecord | RawRecord | DecodedRecord
+RecordType = TypeVar("RecordType", IndexedRecord, RawRecord)
 
 
 def reject(place: Place, stage: str, reason: str, detail: str | None = None) -> RejectedRecord:
@@ -118,8 +101,15 @@ def reject(place: Place, stage: str, reason: str, detail: str | None = None) -> 
 
 def to_table(records: Iterable[Record], schema: pa.Schema) -> pa.Table:
     """Records as rows of a schema; what a record does not have is null."""
-    rows = [vars(record.place) | {name: value for name, value in vars(record).items() if name != "place"} for record in records]
+    rows = [vars(record.place) | _own_columns(record) for record in records]
     return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema=schema)
+
+
+def _own_columns(record: Record) -> dict[str, Any]:
+    columns = {name: value for name, value in vars(record).items() if name not in ("place", "files")}
+    if isinstance(record, DecodedRecord):
+        columns |= {name: [getattr(file, fact) for file in record.files] for name, fact in FILE_FACTS.items()}
+    return columns
 
 
 def from_table(table: pa.Table, kind: type[RecordType]) -> list[RecordType | RejectedRecord]:

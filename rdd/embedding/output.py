@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rdd import storage
-from rdd.clip import EncoderIdentity
 from rdd.config import Config
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
 from rdd.embedding.resume import committed_files, read_table
+from rdd.encoder_identity import EncoderIdentity
 from rdd.progress import logged
 from rdd.schema import FEATURE_COLUMNS, FEATURES, QUARANTINE
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from rdd import storage
-from rdd.clip import EncoderIdentity
+from rdd.encoder_identity import EncoderIdentity
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from rdd.features.files import identity_of, read_manifest
 from rdd.finite import NotFiniteError
 from rdd.on_ray.background import Background
 from rdd.on_ray.feature_placement import hold_features, place_of
-from rdd.on_ray.loopback import torch_config
+from rdd.on_ray.process_group import torch_config
 from rdd.on_ray.session import ray_session, resources_held
 from rdd.on_ray.single_process import with_absolute_paths
 from rdd.on_ray.worker_context import WorkerContext

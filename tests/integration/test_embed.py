@@ -224,7 +224,7 @@ def test_a_broken_step_is_one_sentence(ray_session, config: Config, monkeypatch,
 
     class Broken:
         def __init__(self, source) -> None:
-            self.index, self.reader, self.has_text = source.index, fail, True
+            self.index, self.reader, self.has_text, self.images_per_row = source.index, fail, True, 5
 
     monkeypatch.setattr(embed, "open_source", lambda records, real=embed.open_source: Broken(real(records)))
     with pytest.raises(RuntimeError, match=said):

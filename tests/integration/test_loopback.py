@@ -18,7 +18,7 @@ import sys, time
 from pathlib import Path
 
 from rdd.config import ClusterConfig
-from rdd.on_ray.loopback import torch_config
+from rdd.on_ray.process_group import torch_config
 from rdd.on_ray.session import ray_session
 
 folder = Path(sys.argv[1])

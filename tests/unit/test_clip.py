@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from rdd import clip, clip_weights
-from rdd.clip import ClipEncoder, Preprocessor
+from rdd.clip import ClipEncoder, preprocessor_of
 from rdd.clip_weights import check_tower_for_text
 from rdd.config import ClipConfig
 from rdd.hashing import sha256_file
@@ -30,15 +30,15 @@ def plain(tiny_model: str) -> tuple[torch.nn.Module, object]:
 
 def test_preprocessing_is_open_clips_to_the_bit(tiny_model: str) -> None:
     _, preprocess = plain(tiny_model)
-    ours = Preprocessor(tiny_model, "random")
+    encoder = ClipEncoder(tiny_model, "random")
     for picture in pictures():
-        tensor = ours.tensor(torch.from_numpy(ours.pixels(picture).copy())[None])[0]
-        assert torch.equal(tensor, preprocess(picture))
+        pixels = torch.from_numpy(encoder.preprocessor.pixels(picture).copy())
+        assert torch.equal(encoder.scaled(pixels[None])[0], preprocess(picture))
 
 
 def test_preprocessing_of_a_tag_is_that_of_its_config() -> None:
-    assert Preprocessor("ViT-L-14-quickgelu", "openai").config["mean"] == open_clip.OPENAI_DATASET_MEAN
-    assert Preprocessor("ViT-B-16-SigLIP", "webli").config["resize_mode"] == "squash"
+    assert preprocessor_of("ViT-L-14-quickgelu", "openai").config["mean"] == open_clip.OPENAI_DATASET_MEAN
+    assert preprocessor_of("ViT-B-16-SigLIP", "webli").config["resize_mode"] == "squash"
 
 
 def test_features_are_open_clips(tiny_model: str) -> None:

@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 from rdd import storage
-from rdd.clip import ClipEncoder, Preprocessor
+from rdd.clip import ClipEncoder, Launched, preprocessor_of
 from rdd.config import ClipConfig
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
-from rdd.embedding.steps import RecordDecoder, RecordEncoder
+from rdd.embedding.decoder import RecordDecoder
+from rdd.embedding.encoder import RecordEncoder
 from rdd.schema import DECODED, FEATURES, RAW
+from rdd.tokens import PromptTokenizer
 
 
 def png(seed: int) -> bytes:
@@ -31,9 +33,9 @@ def raw(*rows: dict) -> pa.Table:
 def embed(config: ClipConfig, table: pa.Table, *, text: bool = True) -> tuple[list[dict], list]:
     told = []
     decoder = RecordDecoder(
-        Preprocessor(config.model, config.pretrained),
+        preprocessor_of(config.model, config.pretrained),
+        PromptTokenizer(config.model) if text else None,
         max_pixels=10_000,
-        text=text,
         progress=lambda *words: told.append(words),
     )
     encoder = RecordEncoder(config, text=text, threads=1, progress=lambda *words: told.append(words))
@@ -98,7 +100,7 @@ def test_cut_prompts_are_counted(tiny_clip: ClipConfig) -> None:
 
 
 def test_a_feature_that_float16_can_not_hold_rejects_the_record(tiny_clip: ClipConfig, monkeypatch) -> None:
-    monkeypatch.setattr(ClipEncoder, "encode_images", lambda self, pixels, batch_size: torch.full((len(pixels), 32), 1e6))
+    monkeypatch.setattr(ClipEncoder, "launch", lambda self, pixels: Launched(torch.full((len(pixels), 32), 1e6)))
     rows, _ = embed(tiny_clip, raw({"generators": ["real"], "images": [png(0)]}))
     assert (rows[0]["stage"], rows[0]["reason"]) == ("encode", "not_finite")
     assert rows[0]["image_features"] is None

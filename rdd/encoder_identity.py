@@ -1,0 +1,26 @@
+"""Which encoder features come from; read by processes that hold no encoder, so without torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderIdentity:
+    """What features depend on; two encoders with equal identity give equal features up to rounding."""
+
+    model: str
+    """open_clip's model name."""
+    pretrained: str
+    """Tag, file name or 'random'."""
+    weights_sha256: str
+    """Of the file of weights; of the tensors for 'random'."""
+    embed_dim: int
+    """Width D of a feature vector."""
+    quick_gelu: bool
+    """Whether the model runs with QuickGELU."""
+    normalized: bool
+    """Whether feature vectors have length 1."""
+    has_text: bool
+    """Whether the weights have a text tower."""
+    preprocessing: dict[str, Any]
+    """open_clip's preprocessing config."""

@@ -1,0 +1,44 @@
+"""How the workers of a Ray Train group find each other, without a listener beyond the loopback interface on a local Ray."""
+
+import os
+import uuid
+from typing import Any
+
+import ray
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
+
+from rdd.on_ray.loopback import LOOPBACK
+
+
+def torch_config(backend: str) -> TorchConfig:
+    """How the workers of a group meet: on a local Ray (:func:`rdd.on_ray.loopback.on_loopback`) in a file, else as Ray does it.
+
+    Args:
+        backend: of ``torch.distributed``, nccl or gloo.
+    """
+    return (_FileTorchConfig if ray.util.get_node_ip_address() == LOOPBACK else TorchConfig)(backend=backend)
+
+
+class _FileTorchConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _FileTorchBackend
+
+
+class _FileTorchBackend(_TorchBackend):
+    """Ray's, but for the store that ranks meet in: torch's own, a ``TCPStore``, listens on every interface."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        worker_group.execute(_set_torch_distributed_env_vars)
+        context = ray.get_runtime_context()
+        # a new file each time: torch would read what a group that was killed has left in it
+        store = os.path.join(context.get_temp_dir(), context.get_session_name(), f"torch-store-{uuid.uuid4().hex}")
+        group = {"backend": backend_config.backend, "world_size": len(worker_group), "init_method": f"file://{store}"}
+        ready = [
+            worker_group.execute_single_async(
+                rank, _setup_torch_process_group, world_rank=rank, timeout_s=backend_config.timeout_s, **group
+            )
+            for rank in range(len(worker_group))
+        ]
+        ray.get(ready)
