@@ -282,15 +282,3 @@ def _model_config(model: str) -> dict[str, Any]:
 def _hash_tensors(network: torch.nn.Module) -> str:
     state = network.state_dict()
     return sha256_bytes(b"".join(name.encode() + state[name].float().numpy().tobytes() for name in sorted(state)))
-
-
-def held_encoder(config: ClipConfig) -> ClipEncoder:
-    """The encoder of a config; a process that is asked again, as the worker that identified it, does not load it anew."""
-    global _last_held
-    if _last_held is None or _last_held[0] != config:
-        _last_held = None  # let go of the old one before the new one comes
-        _last_held = (config, ClipEncoder.from_config(config))
-    return _last_held[1]
-
-
-_last_held: tuple[ClipConfig, ClipEncoder] | None = None

@@ -121,7 +121,8 @@ class EmbedConfig:
     records_per_task: int = 0
     """Records that one task reads and decodes; 0 for some 2,560 images, or fewer where that would leave a CPU idle."""
     records_per_commit: int = 0
-    """Records that a killed run does again at most, besides those being encoded; 0 for four forward passes of each worker."""
+    """Records that are committed together, and that a killed run does again at most besides those being encoded; 0 for four
+    forward passes of each worker."""
     max_quarantined_share: float = 0.02
     """Largest share in [0, 1] of records that may be quarantined before the job fails at its end."""
     stall_timeout_s: float = 600.0

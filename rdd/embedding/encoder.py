@@ -4,17 +4,19 @@ Nothing here is done image by image in Python: what a GPU computes in a millisec
 hand over. Columns that the encoder does not change are passed on as they are.
 """
 
+import platform
 import threading
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from rdd.clip import Launched, held_encoder
+from rdd.clip import ClipEncoder, Launched
 from rdd.config import ClipConfig
 from rdd.embedding.decoder import Progress
+from rdd.encoder_identity import EncoderIdentity
 from rdd.schema import FEATURE_COLUMNS, FEATURE_DTYPE, FEATURES
 
 _TEXTS = {"text_original": "tokens_original", "text_positive": "tokens_positive"}
@@ -31,12 +33,21 @@ class RecordEncoder:
         config: the encoder.
         text: whether prompts are encoded.
         threads: torch threads on a CPU; Ray would leave a worker one.
+        expected: what the encoder must be.
         progress: told when the encoder is loaded (step ``load``), and of each table.
+
+    Raises:
+        RuntimeError: the encoder is another one here, such as other weights under the same name.
     """
 
-    def __init__(self, config: ClipConfig, *, text: bool, threads: int, progress: Progress) -> None:
+    def __init__(self, config: ClipConfig, *, text: bool, threads: int, expected: EncoderIdentity, progress: Progress) -> None:
         torch.set_num_threads(threads)
-        self._encoder: Any = held_encoder(config)
+        self._encoder = ClipEncoder.from_config(config)
+        if self._encoder.identity != expected:
+            raise RuntimeError(
+                f"the encoder on {platform.node()} is {self._encoder.identity}, "
+                f"and where the job began it is {expected}; put the same weights there"
+            )
         self._batch_size = config.batch_size
         self._text = text
         self._progress = progress
@@ -73,6 +84,10 @@ class RecordEncoder:
             raise ValueError(f"{end - begin} bytes of {len(flat)} images instead of {staged.nbytes} of {number}")
         staged.numpy().reshape(-1)[:] = values[begin:end]
         return staged
+
+    def _batches(self, pixels: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Images of one forward pass each, as equal as can be; none where there is no image."""
+        return pixels.tensor_split(-(-len(pixels) // self._batch_size)) if len(pixels) else ()
 
     def _table(self, table: pa.Table, found: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> pa.Table:
         """The records as they are written, rejected where a value does not fit."""

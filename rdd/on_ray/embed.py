@@ -4,7 +4,7 @@ How it restarts. The index (a pass over the ids alone) names every record by a k
 checkpoint commits each written file in two phases, with the keys in it. A started-again run reads the committed keys on the
 driver and makes tasks for the others only, so that nothing done is read again.
 
-The driver and the tasks that decode import neither torch nor open_clip: only the encoder's processes do.
+Tasks that read, decode and write import neither torch nor open_clip; the driver does so beside the start of Ray.
 """
 
 import errno
@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,6 @@ from rdd.embedding.decoder import RecordDecoder
 from rdd.embedding.output import finish, parquet_options, summarize
 from rdd.embedding.resume import WORK, committed_keys, keep_index
 from rdd.encoder_identity import EncoderIdentity
-from rdd.on_ray.background import root_cause
 from rdd.on_ray.embedding_graph import Sizes, Steps, sizes_of, write_features
 from rdd.on_ray.embedding_progress import Report, run_watched, start_ledger
 from rdd.on_ray.session import ray_session
@@ -60,22 +60,38 @@ def run_embedding(config: Config) -> dict[str, Any]:
     config = replace(config, clip=replace(config.clip, pretrained=located(config.clip.pretrained)))
     source = open_source(config.records)
     _check_text(config, source)
-    logger.info("reading the ids of the records")
-    index = source.index()
     bundles = [{"CPU": embed.cpus_per_worker, "GPU": embed.gpus_per_worker}] * embed.num_workers
     bundles.append({"CPU": embed.cpus_per_task})
     knobs = "embed.num_workers, embed.cpus_per_worker or embed.gpus_per_worker"
-    with ray_session(config.cluster, bundles, knobs=knobs):
-        encoder = _identify(config)  # the last refusal: from here on the directory is this run's
-        with begun(EMBED, request) as stage:
-            keep_index(index, encoder, output)
-            _embed_missing(config, source, index, output, encoder)
-            manifest = finish(config, index, output, encoder)
-            summary = summarize(output, manifest)
-            numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
-            stage.tracker.metrics(numbers, step=0)
-            stage.finish(manifest)
-            storage.delete_directory(storage.join(output, WORK))
+    with ThreadPoolExecutor(1) as beside:
+        identity = beside.submit(_identity, config.clip)
+        logger.info("reading the ids of the records")
+        index = source.index()
+        with ray_session(config.cluster, bundles, knobs=knobs):
+            encoder = identity.result()  # the last refusal: from here on the directory is this run's
+            return _embed(request, config, source, index, encoder)
+
+
+def _embed(request: Config, config: Config, source: Source, index: pa.Table, encoder: EncoderIdentity) -> dict[str, Any]:
+    """The work itself.
+
+    Args:
+        request: as it was given, which the output directory keeps.
+        config: the same, with paths as every process understands them.
+        source: the records.
+        index: of all of them.
+        encoder: which one.
+    """
+    output = storage.absolute(config.embed.output)
+    with begun(EMBED, request) as stage:
+        keep_index(index, encoder, output)
+        _embed_missing(config, source, index, output, encoder)
+        manifest = finish(config, index, output, encoder)
+        summary = summarize(output, manifest)
+        numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+        stage.tracker.metrics(numbers, step=0)
+        stage.finish(manifest)
+        storage.delete_directory(storage.join(output, WORK))
     return summary
 
 
@@ -135,23 +151,11 @@ def _sizes(config: Config, source: Source, missing: pa.Table, encoder: EncoderId
     )
 
 
-def _identify(config: Config) -> EncoderIdentity:
-    """Load the encoder once where it will run, so that a wrong request fails before any work."""
-    embed = config.embed
-    task = ray.remote(num_cpus=embed.cpus_per_worker, num_gpus=embed.gpus_per_worker, max_retries=0)(_load_identity)
-    try:
-        return ray.get(task.remote(config.clip), timeout=config.cluster.start_timeout_s)
-    except ray.exceptions.GetTimeoutError as error:
-        limit = config.cluster.start_timeout_s
-        raise RuntimeError(f"the encoder was not loaded within {limit:g} s; raise cluster.start_timeout_s") from error
-    except ray.exceptions.RayError as error:
-        raise root_cause(error) from error
+def _identity(config: ClipConfig) -> EncoderIdentity:
+    """Load the encoder once beside the start of Ray, so that a wrong request fails before any work."""
+    from rdd.clip import ClipEncoder  # and with it torch, which takes seconds
 
-
-def _load_identity(config: ClipConfig) -> EncoderIdentity:
-    from rdd.clip import held_encoder  # and with it torch; on a CPU the pool's first actor then finds it in this process
-
-    return held_encoder(config).identity
+    return ClipEncoder.from_config(replace(config, device="cpu", precision="fp32")).identity
 
 
 def _write(
@@ -159,7 +163,13 @@ def _write(
 ) -> None:
     """Run the graph on what is missing."""
     embed = config.embed
-    arguments = {"config": config.clip, "text": embed.text, "threads": embed.threads_per_worker, "progress": progress}
+    arguments = {
+        "config": config.clip,
+        "text": embed.text,
+        "threads": embed.threads_per_worker,
+        "expected": encoder,
+        "progress": progress,
+    }
     decode = _decoder(config, encoder, progress)
     steps = Steps(read=source.reader, decode=decode, encoder=_Encoder, arguments=arguments, progress=progress)
     write_features(missing, steps, output, embed, sizes, parquet_options(encoder))
@@ -177,7 +187,7 @@ class _Encoder:
     """The encoder of one process of the pool."""
 
     def __init__(self, **arguments: Any) -> None:
-        from rdd.embedding.encoder import RecordEncoder  # and with it torch, which no other process needs
+        from rdd.embedding.encoder import RecordEncoder  # and with it torch, which tasks do not need
 
         self._encoder = RecordEncoder(**arguments)
 

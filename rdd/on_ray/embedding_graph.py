@@ -1,15 +1,15 @@
-"""The graph of an embedding on Ray Data: read -> decode on CPUs -> encode on an actor pool -> write, in two-phase commits.
+"""The graph of an embedding on Ray Data: read and decode on CPUs -> encode on an actor pool -> write, in two-phase commits.
 
 Tasks name rows of one index that lies in the object store, so that a task is a kilobyte whatever a record weighs. The encoder
-is fed forward passes of images and not blocks: a batch is made across blocks. A committed file holds the keys of its records;
-the tasks are made for the others only, so Ray Data's own filter, an actor that takes a CPU and reads everything once more, is
-not needed (on two CPUs it would wait for ever).
+is fed whole forward passes, whatever the size of a task: a large one cuts what it decodes to them, small ones are bundled. A
+committed file holds the keys of its records; tasks are made for the others only, so Ray Data's own filter, an actor that takes
+a CPU and reads everything once more, is not needed (on two CPUs it would wait for ever).
 """
 
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,17 @@ class Sizes:
 
     task: int
     """Read and decoded by one task."""
-    batch: int
-    """Handed to an encoder at once: about one forward pass."""
+    forward_pass: int
+    """Encoded at once."""
     commit: int
     """Encoded at most before they are committed; what a kill costs."""
     block_bytes: int
-    """Of decoded images: one forward pass."""
+    """At which Ray Data hands decoded images over: somewhat below one forward pass, which then is not waited for."""
+
+    @property
+    def bundle(self) -> int:
+        """Records that Ray Data hands to an encoder together: one forward pass, or as many whole tasks as fit in one."""
+        return self.forward_pass if self.task >= self.forward_pass else self.forward_pass // self.task * self.task
 
 
 def sizes_of(
@@ -65,13 +70,14 @@ def sizes_of(
         pixel_bytes: of one image as the encoder takes it.
         cpus: of the cluster.
     """
-    batch = max(1, round(batch_size / images_per_record))
+    forward_pass = max(1, int(batch_size / images_per_record))
     task = config.records_per_task
     if not task:
         balanced = math.ceil(records / (_MIN_TASKS_PER_CPU * max(1.0, cpus)))
-        task = max(1, min(balanced, int(_MAX_IMAGES_PER_TASK / images_per_record)))
-    commit = config.records_per_commit or _FORWARD_PASSES_PER_COMMIT * batch * config.num_workers
-    return Sizes(task, batch, commit, batch_size * pixel_bytes)
+        largest = max(1, int(_MAX_IMAGES_PER_TASK / images_per_record))
+        task = math.ceil(min(balanced, largest) / forward_pass) * forward_pass
+    commit = config.records_per_commit or _FORWARD_PASSES_PER_COMMIT * forward_pass * config.num_workers
+    return Sizes(task, forward_pass, commit, int(0.7 * forward_pass * images_per_record * pixel_bytes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,17 +120,16 @@ def write_features(
         checkpoint_manager_cls=_FilteredOnDriver,
     )
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures come as exceptions
-    records = _Records(steps, index, sizes.task)
+    records = _Records(steps, index, sizes)
     data_fs, data_folder = storage.filesystem(storage.join(output, "data"))
     cpu_task = {"num_cpus": config.cpus_per_task}
     with ray.data.DataContext.current(context):
         (
             ray.data.read_datasource(records, override_num_blocks=len(records), **cpu_task)
-            .map_batches(steps.decode, batch_size=None, batch_format="pyarrow", **cpu_task)
             .map_batches(
                 steps.encoder,
                 fn_constructor_kwargs=dict(steps.arguments),
-                batch_size=sizes.batch,
+                batch_size=sizes.bundle,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(
                     min_size=config.min_workers or config.num_workers,
@@ -134,7 +139,6 @@ def write_features(
                 ),
                 num_cpus=config.cpus_per_worker,
                 num_gpus=config.gpus_per_worker,
-                ray_remote_args_fn=dict,  # keeps decoding out of the encoder's process, where it asks for as many CPUs
             )
             .write_parquet(
                 data_folder,
@@ -155,12 +159,16 @@ class _FilteredOnDriver(IdColumnCheckpointManager):
 
 
 class _Records(Datasource):
-    """Read tasks over rows of the index, each of one source."""
+    """Tasks that read and decode rows of the index, each of one source.
 
-    def __init__(self, steps: Steps, index: pa.Table, records_per_task: int) -> None:
+    Decoding is no stage of its own: without a GPU Ray Data might fuse that with the encoder, and decode in its process.
+    """
+
+    def __init__(self, steps: Steps, index: pa.Table, sizes: Sizes) -> None:
         super().__init__()
-        self._shared = ray.put((steps.read, index.combine_chunks(), steps.progress))
-        self._ranges = list(ranges_of(index["source"], records_per_task))
+        self._forward_pass = sizes.forward_pass
+        self._shared = ray.put((steps.read, steps.decode, index.combine_chunks(), steps.progress))
+        self._ranges = list(ranges_of(index["source"], sizes.task))
 
     def __len__(self) -> int:
         return len(self._ranges)
@@ -174,7 +182,7 @@ class _Records(Datasource):
         del parallelism, data_context  # a task is a range of rows, whatever Ray would like
         return [
             ReadTask(
-                functools.partial(_read, self._shared, start, stop),
+                functools.partial(_read, self._shared, start, stop, self._forward_pass),
                 BlockMetadata(num_rows=stop - start, size_bytes=None, input_files=None, exec_stats=None),
                 per_task_row_limit=per_task_row_limit,
             )
@@ -182,11 +190,30 @@ class _Records(Datasource):
         ]
 
 
-def _read(shared: "ray.ObjectRef[Any]", start: int, stop: int) -> Iterator[pa.Table]:
-    read, index, progress = ray.get(shared)
-    for table in read(index.slice(start, stop - start)):
-        progress("read", table.num_rows)
-        yield table
+def _read(shared: "ray.ObjectRef[Any]", start: int, stop: int, forward_pass: int) -> Iterator[pa.Table]:
+    """Rows of the index, read and decoded, in tables of one forward pass, as equal as can be."""
+    read, decode, index, progress = ray.get(shared)
+    passes = math.ceil((stop - start) / forward_pass)
+
+    def decoded() -> Iterator[pa.Table]:
+        for table in read(index.slice(start, stop - start)):
+            progress("read", table.num_rows)
+            yield decode(table)
+
+    return regrouped(decoded(), math.ceil((stop - start) / passes))
+
+
+def regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The rows of some tables in tables of ``rows`` rows; the last one may have fewer."""
+    kept: list[pa.Table] = []
+    for table in tables:
+        kept.append(table)
+        while sum(part.num_rows for part in kept) >= rows:
+            whole = pa.concat_tables(kept)
+            yield whole.slice(0, rows)
+            kept = [whole.slice(rows)] if whole.num_rows > rows else []
+    if kept:
+        yield pa.concat_tables(kept)
 
 
 def ranges_of(sources: pa.ChunkedArray, size: int) -> Iterator[tuple[int, int]]:

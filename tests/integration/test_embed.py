@@ -249,6 +249,8 @@ def test_a_killed_job_goes_on_by_the_same_command(config: Config, sample_set: Pa
         "1",
         "--embed.records_per_commit",
         "1",
+        "--clip.batch_size",
+        "5",
         "--cluster.num_cpus",
         "2",
         "--tracking.enabled",

@@ -38,7 +38,8 @@ def embed(config: ClipConfig, table: pa.Table, *, text: bool = True) -> tuple[li
         max_pixels=10_000,
         progress=lambda *words: told.append(words),
     )
-    encoder = RecordEncoder(config, text=text, threads=1, progress=lambda *words: told.append(words))
+    expected = ClipEncoder.from_config(config).identity
+    encoder = RecordEncoder(config, text=text, threads=1, expected=expected, progress=lambda *words: told.append(words))
     decoded = decoder(table)
     assert decoded.schema == DECODED
     features = encoder(decoded)
