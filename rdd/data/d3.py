@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from rdd import storage
 from rdd.data.index import make_index, mark_bad_ids
-from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_rows, read_schema
+from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_rows, rows_of
 from rdd.data.real_images import RealImages
 from rdd.data.records import IndexedRecord, Place, RawRecord, RejectedRecord, from_table, reject, split_rejected, to_table
 from rdd.progress import logged
@@ -101,17 +101,17 @@ class D3Reader:
 
 def _checked_ids(path: str) -> tuple[list[str | None], dict[int, str]]:
     """The id of each row of a file, and by row why an id can not be read."""
-    check_columns(path, read_schema(path), _READ)
-    with open_parquet(path) as (file, _):
+    with open_parquet(path) as (file, stream):
+        check_columns(path, file.schema_arrow, _READ)
         number = file.metadata.num_rows
-    ids: list[str | None] = [None] * number
-    unreadable: dict[int, str] = {}
-    for rows, table in read_rows(path, range(number), ["id"], at_a_time=_IDS_AT_A_TIME):
-        if isinstance(table, str):
-            unreadable |= dict.fromkeys(rows.tolist(), table)
-            continue
-        for row, name in zip(rows.tolist(), table["id"].cast(pa.binary()).to_pylist(), strict=True):
-            ids[row] = None if name is None else name.decode(errors="backslashreplace")
+        ids: list[str | None] = [None] * number
+        unreadable: dict[int, str] = {}
+        for rows, table in rows_of(file, stream, range(number), ["id"], at_a_time=_IDS_AT_A_TIME):
+            if isinstance(table, str):
+                unreadable |= dict.fromkeys(rows.tolist(), table)
+                continue
+            for row, name in zip(rows.tolist(), table["id"].cast(pa.binary()).to_pylist(), strict=True):
+                ids[row] = None if name is None else name.decode(errors="backslashreplace")
     return ids, unreadable
 
 

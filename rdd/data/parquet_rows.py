@@ -43,12 +43,8 @@ def read_schema(path: str) -> pa.Schema:
     Raises:
         ValueError: the file is no Parquet.
     """
-    fs, inner = storage.filesystem(path)
-    try:
-        with fs.open_input_file(inner) as file:
-            return pq.read_schema(file)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
+    with open_parquet(path) as (file, _):
+        return file.schema_arrow
 
 
 def read_rows(
@@ -66,26 +62,41 @@ def read_rows(
         Row numbers ``(n,)`` and a table of these n rows, n at most ``at_a_time``; or, where a page of a column is corrupt, the
         numbers of the rows from there to the end of the row group, and why they can not be read.
     """
-    wanted = np.asarray(rows, dtype=np.int64)
     with open_parquet(path) as (file, stream):
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        groups = np.unique(np.searchsorted(starts, wanted, side="right") - 1)
-        for group in groups:
-            for first, batch in read_group(file, stream, int(group), columns, at_a_time=at_a_time):
-                begin = starts[group] + first
-                end = starts[group + 1] if isinstance(batch, str) else begin + batch.num_rows
-                here = wanted[np.searchsorted(wanted, begin) : np.searchsorted(wanted, end)]
-                if len(here):
-                    yield here, batch if isinstance(batch, str) else pa.Table.from_batches([batch]).take(here - begin)
+        yield from rows_of(file, stream, rows, columns, at_a_time=at_a_time)
+
+
+def rows_of(
+    file: pq.ParquetFile, stream: pa.NativeFile, rows: Sequence[int], columns: Sequence[str], *, at_a_time: int = BATCH_ROWS
+) -> Iterator[tuple[np.ndarray, pa.Table | str]]:
+    """As :func:`read_rows`, of a file that :func:`open_parquet` has opened."""
+    wanted = np.asarray(rows, dtype=np.int64)
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    groups = np.unique(np.searchsorted(starts, wanted, side="right") - 1)
+    for group in groups:
+        for first, batch in read_group(file, stream, int(group), columns, at_a_time=at_a_time):
+            begin = starts[group] + first
+            end = starts[group + 1] if isinstance(batch, str) else begin + batch.num_rows
+            here = wanted[np.searchsorted(wanted, begin) : np.searchsorted(wanted, end)]
+            if len(here):
+                yield here, batch if isinstance(batch, str) else pa.Table.from_batches([batch]).take(here - begin)
 
 
 @contextlib.contextmanager
 def open_parquet(path: str) -> Iterator[tuple[pq.ParquetFile, pa.NativeFile]]:
-    """A Parquet file and its bytes; checksums of pages are verified where the writer has left any."""
+    """A Parquet file and its bytes; checksums of pages are verified where the writer has left any.
+
+    Raises:
+        ValueError: the file is no Parquet.
+    """
     fs, inner = storage.filesystem(path)
     with fs.open_input_file(inner) as stream:
-        yield pq.ParquetFile(stream, page_checksum_verification=True), stream
+        try:
+            file = pq.ParquetFile(stream, page_checksum_verification=True)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
+        yield file, stream
 
 
 def read_group(

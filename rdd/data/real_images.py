@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from rdd import storage
-from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_group, read_schema
+from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_group
 from rdd.hashing import hash_strings
 from rdd.progress import logged
 from rdd.schema import REAL_IMAGES, STATUS_OK
@@ -82,9 +82,9 @@ class RealImages:
 
 def _ids_by_row_group(path: str) -> list[list[str]]:
     """The ids of each row group; those that can not be read are missing, so that their records are rejected."""
-    check_columns(path, read_schema(path), REAL_IMAGES)
     groups: list[list[str]] = []
     with open_parquet(path) as (file, stream):
+        check_columns(path, file.schema_arrow, REAL_IMAGES)
         for group in range(file.num_row_groups):
             groups.append([])
             for first, batch in read_group(file, stream, group, ["id"], at_a_time=_IDS_AT_A_TIME):

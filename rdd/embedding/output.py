@@ -13,14 +13,12 @@ import pyarrow.compute as pc
 from rdd import storage
 from rdd.config import Config
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
-from rdd.embedding.resume import committed_files, read_table
+from rdd.embedding.resume import READ_THREADS, committed_files, read_table
 from rdd.encoder_identity import EncoderIdentity
 from rdd.progress import logged
 from rdd.schema import FEATURE_COLUMNS, FEATURES, QUARANTINE
 
 logger = logging.getLogger(__name__)
-
-_READ_THREADS = 16  # of small files on S3: latency, not bandwidth
 
 
 def parquet_options(encoder: EncoderIdentity) -> dict[str, Any]:
@@ -38,12 +36,12 @@ def parquet_options(encoder: EncoderIdentity) -> dict[str, Any]:
 def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentity) -> dict[str, Any]:
     """Check that every record is there once and no image under both labels, derive the quarantine, and describe the whole."""
     files = committed_files(output)
-    tables = _read_described(files)
+    tables = read_described(files)
     table = pa.concat_tables(tables.values())
     if len(hashes := conflicting_hashes(table)):
         options = parquet_options(encoder)
         reject_conflicting(tables, hashes, {name: value for name, value in options.items() if name != "schema"})
-        table = pa.concat_tables(_read_described(files).values())
+        table = pa.concat_tables(read_described(files).values())
     if sorted(table["key"].to_pylist()) != sorted(index["key"].to_pylist()):
         raise RuntimeError(
             f"{output}/data holds {table.num_rows} rows ({len(pc.unique(table['key']))} distinct) for {index.num_rows} "
@@ -83,10 +81,10 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
     }
 
 
-def _read_described(files: list[str]) -> dict[str, pa.Table]:
+def read_described(files: list[str]) -> dict[str, pa.Table]:
     """By file, what it holds of its records besides their features."""
     columns = ["key", "record_id", "source", "row", "generators", "content_hashes", "prompts_cut", "stage", "reason", "detail"]
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
+    with ThreadPoolExecutor(READ_THREADS) as pool:
         tables = pool.map(lambda path: read_table(path, columns), files)
         return dict(zip(files, logged(tables, total=len(files), what="files of features checked"), strict=True))
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import posixpath
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import pyarrow as pa
@@ -11,6 +12,9 @@ from rdd import storage
 from rdd.encoder_identity import EncoderIdentity
 
 logger = logging.getLogger(__name__)
+
+READ_THREADS = 16
+"""Of small files on S3: latency, not bandwidth."""
 
 WORK = ".work"
 """Folder of an output with the index and Ray Data's checkpoint, gone when the embedding is finished."""
@@ -49,7 +53,8 @@ def _commits(output: str) -> list[str]:
 
 def committed_keys(output: str) -> pa.Array:
     """Keys of the records that earlier runs have committed."""
-    keys = [read_table(path)["key"].combine_chunks() for path in _commits(output)]
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        keys = list(pool.map(lambda path: read_table(path)["key"].combine_chunks(), _commits(output)))
     return pa.concat_arrays(keys) if keys else pa.array([], pa.string())
 
 

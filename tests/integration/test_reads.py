@@ -1,0 +1,92 @@
+"""What an embedding on S3 reads, in bytes and requests: what it needs, and nothing around it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from s3_server import S3Server, s3_server
+
+from rdd import storage
+from rdd.data.d3 import D3Source
+from rdd.data.real_images import RealImages
+from rdd.embedding.output import read_described
+from rdd.embedding.resume import WORK, committed_keys
+from rdd.features import FeatureTable
+from rdd.schema import D3, NUM_GENERATED, REAL_IMAGES
+
+ROWS, IMAGE_BYTES = 64, 40_000
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    with s3_server(monkeypatch) as running:
+        yield running
+
+
+def image(rng: np.random.Generator) -> bytes:
+    return rng.bytes(IMAGE_BYTES)
+
+
+def write_records(folder: str) -> int:
+    """Two files of records and one of real images, as D3 has them; the images are noise, for nobody decodes them."""
+    rng, ids = np.random.default_rng(0), [f"{number:024d}" for number in range(2 * ROWS)]
+    for number in range(2):
+        rows = []
+        for name in ids[number * ROWS : (number + 1) * ROWS]:
+            row = {"id": name, "original_prompt": "a cat", "positive_prompt": "a cat, sharp"}
+            for i in range(NUM_GENERATED):
+                row |= {f"model_gen{i}": f"m{i}", f"image_gen{i}": {"bytes": image(rng), "path": None}}
+            rows.append({field: row.get(field) for field in D3.names})
+        storage.write_table(f"{folder}/records/{number}.parquet", pa.Table.from_pylist(rows, schema=D3))
+    real = [{"id": name, "status": "ok", "bytes": image(rng)} for name in ids]
+    table = pa.Table.from_pylist([{field: row.get(field) for field in REAL_IMAGES.names} for row in real], schema=REAL_IMAGES)
+    storage.write_table(f"{folder}/real/0.parquet", table, row_group_size=16)
+    return len(ids)
+
+
+def test_index_lookup_and_reading_take_what_they_need(server: S3Server) -> None:
+    records = write_records(server.bucket)
+    server.counts()
+    source = D3Source(f"{server.bucket}/records", f"{server.bucket}/real")
+    index = source.index()
+    read = server.counts()
+    assert index.num_rows == records
+    assert read.bytes_read < 3 * 70_000  # footers, which are read with the 64 KiB around them, and ids
+    assert len(read.requests) < 3 * 9
+
+    real = RealImages(f"{server.bucket}/real")
+    server.counts()
+    assert len(real.lookup(index["record_id"].to_pylist()[:16])) == 16  # one row group
+    assert server.counts().bytes_read < 1.2 * 16 * IMAGE_BYTES + 70_000
+
+    tables = list(source.reader(index.slice(0, ROWS)))
+    assert sum(table.num_rows for table in tables) == ROWS
+    assert server.counts().bytes_read < 1.2 * ROWS * (1 + NUM_GENERATED) * IMAGE_BYTES
+
+
+def test_resuming_and_finishing_leave_the_features_unread(server: S3Server, tmp_path: Path) -> None:
+    from synthetic import write_features
+
+    local = write_features(tmp_path / "features", records=3_000, images=3)
+    output = f"{server.bucket}/features"
+    for file in Path(local).rglob("*.*"):
+        storage.write_bytes(f"{output}/{file.relative_to(local)}", file.read_bytes())
+    for number in range(40):
+        keys = pa.table({"key": [f"k{number}-{row}" for row in range(100)]})
+        storage.write_table(f"{output}/{WORK}/checkpoint/{number:06d}.parquet", keys)
+    server.counts()
+    assert len(committed_keys(output)) == 4_000
+    commits = server.counts()
+    assert len(commits.requests) <= 2 * 40 + 6  # its size and its bytes, and the listing
+    assert commits.bytes_read < 40 * 4_000
+
+    files = [file.path for file in storage.list_files(f"{output}/data")]
+    size = sum(file.size for file in storage.list_files(f"{output}/data"))
+    server.counts()
+    read_described(files)
+    assert server.counts().bytes_read < 0.2 * size
+    table = FeatureTable.load(output)
+    assert len(table) == 9_000
+    assert server.counts().bytes_read < 1.2 * size
