@@ -5,8 +5,6 @@ scaling and normalisation where the model is. Pictures keep the mode that ``Imag
 conversion to RGB, which comes after its resize.
 """
 
-import difflib
-import json
 import logging
 import os
 import pickle
@@ -23,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms import Normalize, ToTensor
 
+from rdd.clip_models import image_feature_widths, model_config
 from rdd.clip_weights import (
     RANDOM,
     activation_of_tag,
@@ -33,6 +32,7 @@ from rdd.clip_weights import (
     weights_path,
 )
 from rdd.config import ClipConfig
+from rdd.feature_names import PROJECTED, block_of
 from rdd.hashing import sha256_bytes, sha256_file
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Preprocessor:
 
     def __init__(self, model: str, pretrained: str) -> None:
         config = asdict(PreprocessCfg())
-        config["size"] = _model_config(model)["vision_cfg"]["image_size"]
+        config["size"] = model_config(model)["vision_cfg"]["image_size"]
         self.config = merge_preprocess_dict(config, open_clip.get_pretrained_cfg(model, pretrained))
         steps = image_transform_v2(PreprocessCfg(**self.config), is_train=False).transforms
         cut = next(i for i, step in enumerate(steps) if isinstance(step, ToTensor))
@@ -116,7 +116,7 @@ class ClipEncoder:
     ) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise RuntimeError("clip.device is cuda but torch sees no GPU here; set clip.device to cpu or run where one is")
-        config = _model_config(model)
+        config = model_config(model)
         quick_gelu = bool(config.get("quick_gelu", False))
         path, digest = None, ""
         if pretrained != RANDOM:
@@ -158,27 +158,57 @@ class ClipEncoder:
             normalize=config.normalize,
         )
 
-    @torch.no_grad()  # not inference_mode: its tensors could not be trained on
     def encode_images(self, images: Sequence[Image.Image] | Tensor, *, batch_size: int = 64) -> Tensor:
-        """Image features.
+        """CLIP's own output for images, the feature ``projected``: ``(N, D)`` float32 on the CPU; as :meth:`image_features`."""
+        return self.image_features(images, [PROJECTED], batch_size=batch_size)[PROJECTED]
+
+    @torch.no_grad()  # not inference_mode: its tensors could not be trained on
+    def image_features(
+        self, images: Sequence[Image.Image] | Tensor, names: Sequence[str], *, batch_size: int = 64
+    ) -> dict[str, Tensor]:
+        """Features of images by name, all of one forward pass, which ends after the last block that is asked for.
 
         Args:
             images: pictures, or pixels ``(N, size, size, 3)`` uint8 that :meth:`Preprocessor.pixels` made.
+            names: ``projected``, CLIP's own output, D wide; ``block_<k>``, the class token after block k of the image tower,
+                counted from 1, before the last norm and the projection: as wide as the tower.
             batch_size: images in one forward pass.
 
         Returns:
-            ``(N, D)`` float32 on the CPU.
+            Of each name ``(N, width)`` float32 on the CPU.
+
+        Raises:
+            ValueError: a name is none, or the image tower has no such block.
         """
+        widths = image_feature_widths(self.identity.model, names)
         if not isinstance(images, Tensor):
             size = self.preprocessor.config["size"]
             pixels = [torch.from_numpy(self.preprocessor.pixels(image).copy()) for image in images]
             images = torch.stack(pixels) if pixels else torch.empty((0, size, size, 3), dtype=torch.uint8)
-        features = [torch.empty((0, self.identity.embed_dim))]
+        features = {name: [torch.empty((0, width))] for name, width in widths.items()}
         for start in range(0, len(images), batch_size):
             pixels_on_device = images[start : start + batch_size].to(self._device, non_blocking=True)
             inputs = self.preprocessor.tensor(pixels_on_device).to(self._dtype)
-            features.append(self._finish(self._visual(inputs)))
-        return torch.cat(features)
+            for name, batch in self._forward(inputs, list(widths)).items():
+                features[name].append(self._finish(batch))
+        return {name: torch.cat(batches) for name, batches in features.items()}
+
+    def _forward(self, inputs: Tensor, names: list[str]) -> dict[str, Tensor]:
+        """Features of one batch, on the device of the model and in its precision."""
+        blocks = {name: block for name in names if (block := block_of(name)) is not None}
+        if not blocks:
+            return {name: self._visual(inputs) for name in names}
+        in_order = sorted(blocks.values())  # as the tower hands them out
+        passed = self._visual.forward_intermediates(
+            inputs,
+            indices=[block - 1 for block in in_order],
+            stop_early=PROJECTED not in names,
+            intermediates_only=PROJECTED not in names,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+        )
+        tokens = dict(zip(in_order, passed["image_intermediates_prefix"], strict=True))
+        return {name: tokens[blocks[name]][:, 0] if name in blocks else passed["image_features"] for name in names}
 
     @torch.no_grad()  # not inference_mode: its tensors could not be trained on
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
@@ -238,21 +268,6 @@ def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any
     except (RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} does not hold weights of {model}: {' '.join(str(error).split())[:200]}") from error
     return network, False
-
-
-def _model_config(model: str) -> dict[str, Any]:
-    """open_clip's architecture config of a model."""
-    if model.startswith("local-dir:"):
-        path = os.path.join(model.removeprefix("local-dir:"), "open_clip_config.json")
-        if not os.path.isfile(path):
-            raise ValueError(f"clip.model names no open_clip config: {path}")
-        with open(path) as file:
-            return json.load(file)["model_cfg"]
-    config = open_clip.get_model_config(model)
-    if config is None:
-        close = difflib.get_close_matches(model, open_clip.list_models(), n=5, cutoff=0.3)
-        raise ValueError(f"clip.model must be one of open_clip's models, such as {', '.join(close)}; got {model!r}")
-    return config
 
 
 def _hash_tensors(network: torch.nn.Module) -> str:

@@ -14,7 +14,7 @@ from ray.train.torch import TorchTrainer
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import section_dicts, settings_of
-from rdd.config.stages import TRAIN, require
+from rdd.config.stages import ADDED, TRAIN, require
 from rdd.engine import check_text_dropout, fit
 from rdd.features import FeatureTable
 from rdd.features.files import identity_of, read_manifest
@@ -65,7 +65,7 @@ def _train(config: Config) -> dict[str, Any]:
     output = storage.absolute(config.train.output)
     if not config.train.cross_validate:
         return _train_run(config, output)
-    with storage.owned_directory(output, section_dicts(config, TRAIN.sections), neutral=TRAIN.may_change):
+    with storage.owned_directory(output, section_dicts(config, TRAIN.sections), neutral=TRAIN.may_change, added=ADDED):
         return _train_folds(config, output)
 
 
