@@ -1,7 +1,11 @@
 """Column names and types of everything that one stage writes and another reads."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
+
+from rdd.feature_names import TEXTS
 
 LABEL_REAL = 0
 LABEL_GENERATED = 1
@@ -96,19 +100,27 @@ DECODED = pa.schema(
 )
 """A record with its images resized and cropped: ``pixels`` holds (size, size, 3) uint8 each."""
 
-FEATURES = pa.schema(
-    [
-        *_PLACE,
-        ("generators", pa.list_(pa.string())),
-        ("image_features", pa.binary()),
-        ("text_original", pa.binary()),
-        ("text_positive", pa.binary()),
-        ("prompts_cut", pa.int32()),
-        *_FORMAT,
-        *_REJECTION,
-    ]
-)
-"""A record's features, little-endian float16: (k, D) of its images, (D,) of each prompt. A row with a ``reason`` has none."""
+
+def features_schema(names: Iterable[str]) -> pa.Schema:
+    """A record's features, one binary column each, and what is known of its files. A row with a ``reason`` has no features.
+
+    Args:
+        names: of the features of its k images; ``(k, width)`` little-endian each, float16 unless the manifest says float32.
+            Those of each prompt are ``(D,)``.
+    """
+    return pa.schema(
+        [
+            *_PLACE,
+            ("generators", pa.list_(pa.string())),
+            *[(name, pa.binary()) for name in (*names, *TEXTS)],
+            ("prompts_cut", pa.int32()),
+            *_FORMAT,
+            *_REJECTION,
+        ]
+    )
+
+
+FEATURES = features_schema(["image_features"])
 
 FEATURE_DTYPE = np.dtype("<f2")
 

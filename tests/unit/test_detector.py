@@ -26,6 +26,7 @@ def detector_of(encoder: ClipEncoder, text_mode: str = "none") -> Detector:
     return Detector(
         head=DetectorHead(**config).eval(),
         head_config=config,
+        inputs={"projected": 32},
         encoder_identity=asdict(encoder.identity),
         text_mode=text_mode,
         calibration=Calibration(threshold=0.25, false_positive_rate=0.05, slope=2.0, offset=-1.0, prior=0.8),
@@ -147,7 +148,9 @@ def test_torn_or_absent_files_are_said(tiny_model: str, tmp_path: Path) -> None:
         ("text_mode", "captions", "text_mode must be one of shared, official, none, got 'captions'"),
         ("encoder_identity", [], r"encoder_identity must be a mapping, got \[\]"),
         ("encoder_identity.weights_sha256", "0" * 64, "parts_sha256 must be that of the weights and settings"),
-        ("format", 1, "format must be 2, got 1"),
+        ("format", 1, "format must be 2 or 3, got 1"),
+        ("inputs", {"projected": 16}, "inputs must go with text_mode and head_config.in_features, 32, got"),
+        ("inputs", ["projected"], r"inputs must be widths of features of images by name, got \['projected'\]"),
     ],
 )
 def test_a_field_that_is_not_as_it_was_written_is_named(
