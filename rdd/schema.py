@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import numpy as np
 import pyarrow as pa
 
 from rdd.feature_names import TEXTS
@@ -119,12 +118,6 @@ def features_schema(names: Iterable[str]) -> pa.Schema:
         ]
     )
 
-
-FEATURES = features_schema(["image_features"])
-
-FEATURE_DTYPE = np.dtype("<f2")
-
-FEATURE_COLUMNS = ("image_features", "text_original", "text_positive")
 
 QUARANTINE = pa.schema([("record_id", pa.string()), ("source", pa.string()), ("row", pa.int64()), *_REJECTION])
 

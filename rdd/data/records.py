@@ -1,12 +1,12 @@
 """A record on its way through embedding, as one type for each stage: indexed, raw, decoded, encoded, or rejected.
 
-Between tasks of the graph records travel as tables (``schema.INDEX``, ``RAW``, ``DECODED``, ``FEATURES``), in which a rejected
-record keeps its place and its reason alone.
+Between tasks of the graph records travel as tables (``schema.INDEX``, ``RAW``, ``DECODED``, ``features_schema``), in which a
+rejected record keeps its place and its reason alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -85,12 +85,12 @@ class DecodedRecord:
 
 @dataclass(frozen=True)
 class EncodedRecord:
-    """A record's features, little-endian float16, and what is known of the files of its images."""
+    """A record's features, little-endian, and what is known of the files of its images."""
 
     place: Place
     generators: list[str]
-    image_features: bytes
-    """(k, D) of its images."""
+    image_features: dict[str, bytes]
+    """By name, (k, width) of its images."""
     text_original: bytes | None
     """(D,) of the prompt."""
     text_positive: bytes | None
@@ -118,8 +118,14 @@ def reject(place: Place, stage: str, reason: str, detail: str | None = None) -> 
 
 def to_table(records: Iterable[Record], schema: pa.Schema) -> pa.Table:
     """Records as rows of a schema; what a record does not have is null."""
-    rows = [vars(record.place) | {name: value for name, value in vars(record).items() if name != "place"} for record in records]
+    rows = [_row_of(record) for record in records]
     return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema=schema)
+
+
+def _row_of(record: Record) -> dict[str, Any]:
+    """The values of a record by the name of their column."""
+    values = dict(vars(record))
+    return vars(values.pop("place")) | values.pop("image_features", {}) | values
 
 
 def from_table(table: pa.Table, kind: type[RecordType]) -> list[RecordType | RejectedRecord]:

@@ -23,8 +23,9 @@ from rdd.data.records import (
     split_rejected,
     to_table,
 )
+from rdd.embedding.stored import Rounding, as_float16
 from rdd.hashing import hash_bytes
-from rdd.schema import DECODED, FEATURE_DTYPE, FEATURES
+from rdd.schema import DECODED, features_schema
 
 Progress = Callable[[str, int], None]
 """Callback: gets the name of a step and the number of records that it has just done."""
@@ -88,7 +89,7 @@ def _resized(preprocessor: Preprocessor, picture: Picture) -> bytes:
 
 
 class RecordEncoder:
-    """Encode decoded records: ``schema.DECODED`` to ``schema.FEATURES``.
+    """Encode decoded records: ``schema.DECODED`` to ``schema.features_schema``.
 
     Args:
         config: the encoder.
@@ -101,6 +102,8 @@ class RecordEncoder:
         torch.set_num_threads(threads)
         self._encoder = ClipEncoder.from_config(config)
         self._batch_size = config.batch_size
+        self._features = config.features
+        self._rounding = Rounding({name: name in config.float32 for name in config.features})
         self._text = text
         self._progress = progress
         progress("load", 1)  # ends the time to start: from now on the stall limit applies
@@ -120,49 +123,48 @@ class RecordEncoder:
         self._progress("encode", len(rejected))
         return to_table(
             [record if isinstance(record, RejectedRecord) else next(encoded) for record in records],
-            FEATURES,
+            features_schema(self._features),
         )
 
-    def _encode_images(self, records: list[DecodedRecord]) -> list[np.ndarray]:
-        """Features of each record, (k, D) float16; whole batches, whatever the records' borders."""
+    def _encode_images(self, records: list[DecodedRecord]) -> list[dict[str, np.ndarray]]:
+        """Features of each record by name, (k, width) as they are stored; whole batches, whatever the records' borders."""
         flat = [pixels for record in records for pixels in record.pixels]
         size = self._encoder.preprocessor.config["size"]
         height, width = (size, size) if isinstance(size, int) else size
-        encoded = np.empty((len(flat), self._encoder.identity.embed_dim), dtype=FEATURE_DTYPE)
+        encoded: dict[str, list[np.ndarray]] = {name: [] for name in self._features}
         ends = np.cumsum([len(record.pixels) for record in records], dtype=np.int64)
         for start in range(0, len(flat), self._batch_size):
             stop = min(start + self._batch_size, len(flat))
             pixels = np.frombuffer(bytearray(b"".join(flat[start:stop])), dtype=np.uint8).reshape(-1, height, width, 3)
-            features = self._encoder.encode_images(torch.from_numpy(pixels), batch_size=self._batch_size)
-            encoded[start:stop] = _narrow(features)
+            features = self._encoder.image_features(torch.from_numpy(pixels), self._features, batch_size=self._batch_size)
+            for name, values in features.items():
+                encoded[name].append(self._rounding.stored(name, values.numpy()))
             self._progress("encode", int(((ends > start) & (ends <= stop)).sum()))
-        return np.split(encoded, ends[:-1]) if records else []
+        if not records:
+            return []
+        by_record = {name: np.split(np.concatenate(batches), ends[:-1]) for name, batches in encoded.items()}
+        return [{name: parts[number] for name, parts in by_record.items()} for number in range(len(records))]
 
     def _encode_prompts(self, records: list[DecodedRecord], name: str) -> list[tuple[np.ndarray, bool]]:
         """Of each record, the features (D,) float16 of a prompt and whether it was cut; nothing where text is not wanted."""
         if not self._text or not records:
             return []
         features, cut = self._encoder.encode_texts([getattr(record, name) for record in records])
-        return list(zip(_narrow(features), cut.tolist(), strict=True))
-
-
-def _narrow(features: torch.Tensor) -> np.ndarray:
-    with np.errstate(over="ignore"):  # beyond float16 is infinite, which rejects the record
-        return features.numpy().astype(FEATURE_DTYPE)
+        return list(zip(as_float16(features.numpy()), cut.tolist(), strict=True))
 
 
 def _encoded(
-    record: DecodedRecord, image_features: np.ndarray, prompts: dict[str, tuple[np.ndarray, bool]]
+    record: DecodedRecord, image_features: dict[str, np.ndarray], prompts: dict[str, tuple[np.ndarray, bool]]
 ) -> EncodedRecord | RejectedRecord:
     """The record as it is written, rejected where a value does not fit."""
-    features = {"image_features": image_features} | {f"{name}_features": prompt for name, (prompt, _) in prompts.items()}
+    features = image_features | {name: prompt for name, (prompt, _) in prompts.items()}
     for name, values in features.items():
         if not np.isfinite(values).all():
-            return reject(record.place, "encode", "not_finite", f"{name}: a value is infinite or NaN in float16")
+            return reject(record.place, "encode", "not_finite", f"{name}: a value is infinite or NaN in {values.dtype}")
     return EncodedRecord(
         place=record.place,
         generators=record.generators,
-        image_features=image_features.tobytes(),
+        image_features={name: values.tobytes() for name, values in image_features.items()},
         text_original=prompts["text_original"][0].tobytes() if prompts else None,
         text_positive=prompts["text_positive"][0].tobytes() if prompts else None,
         prompts_cut=sum(cut for _, cut in prompts.values()),

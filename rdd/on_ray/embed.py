@@ -33,6 +33,7 @@ from rdd.data.records import Reader
 from rdd.embedding.output import finish, parquet_options, summarize
 from rdd.embedding.resume import WORK, committed_keys, keep_index
 from rdd.embedding.steps import Progress, RecordDecoder, RecordEncoder
+from rdd.embedding.stored import stored_features
 from rdd.on_ray.background import root_cause
 from rdd.on_ray.embedding_progress import Report, run_watched, start_ledger
 from rdd.on_ray.session import ray_session
@@ -59,6 +60,7 @@ def run_embedding(config: Config) -> dict[str, Any]:
         return summarize(output, manifest)
     request, embed = config, config.embed
     config = replace(config, clip=replace(config.clip, pretrained=located(config.clip.pretrained)))
+    features = stored_features(config)  # refuses blocks that the model has not
     source = open_source(config.records)
     _check_text(config, source)
     logger.info("reading the ids of the records")
@@ -69,7 +71,7 @@ def run_embedding(config: Config) -> dict[str, Any]:
     with ray_session(config.cluster, bundles, knobs=knobs):
         encoder = _identify(config)  # the last refusal: from here on the directory is this run's
         with begun(EMBED, request) as stage:
-            keep_index(index, encoder, output)
+            keep_index(index, encoder, features, output)
             _embed_missing(config, source, index, output, encoder)
             manifest = finish(config, index, output, encoder)
             summary = summarize(output, manifest)
@@ -230,7 +232,7 @@ def _write(
             data_folder,
             filesystem=data_fs,
             min_rows_per_file=embed.records_per_commit,
-            **parquet_options(encoder),
+            **parquet_options(config),
             ray_remote_args=cpu_task,
         )
     )
