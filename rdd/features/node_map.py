@@ -128,9 +128,7 @@ def _write_map(
     path: str, manifest: dict[str, Any], layout: Layout, folder: str, lacking: list[str], on_progress: OnProgress
 ) -> None:
     """The files that a map lacks, each complete and on the disk, or not there."""
-    for name in os.listdir(folder):
-        if name.endswith(_PARTIAL):  # of a process that was killed
-            os.unlink(os.path.join(folder, name))
+    _drop_partial(folder)  # of a process that was killed
     logger.info("writing the memory map of %s to %s: %s", path, folder, ", ".join(lacking))
     wanted = {name: columns for name, columns in layout.items() if _matrix_file(name) in lacking}
     columns = read_columns(feature_files(path), wanted, _allocator(folder), on_progress=on_progress)
@@ -159,6 +157,12 @@ _PARTIAL = ".partial"
 _CHECKING = "checking the memory map of features"
 
 
+def _drop_partial(folder: str) -> None:
+    for name in os.listdir(folder):
+        if name.endswith(_PARTIAL):
+            os.unlink(os.path.join(folder, name))
+
+
 def _allocator(folder: str) -> Allocate:
     """Makes matrices as files, their space reserved: writing to a sparse map on a full disk would kill the process (SIGBUS)."""
 
@@ -170,7 +174,7 @@ def _allocator(folder: str) -> Allocate:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(place))
             except OSError as error:
                 size = os.path.getsize(place) / 2**30
-                os.unlink(place)
+                _drop_partial(folder)
                 raise RuntimeError(
                     f"no room for a memory map of {size:.3g} GiB in {os.path.dirname(folder)} ({error.strerror}); "
                     "set RDD_MAP_DIR to a larger disk; training can also do without, by features.held stream"

@@ -1,5 +1,6 @@
 """The one memory map of the features that a node's processes share."""
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -231,6 +232,23 @@ def test_loading_says_how_far_it_is(tmp_path: Path) -> None:
     FeatureTable.load(path, shared=str(tmp_path / "maps"), on_progress=heard.append)
     read = [f"{number} of 3 files of features" for number in (1, 2, 3)]
     assert heard == [*read, "checking the memory map of features"]
+
+
+def test_a_disk_without_room_is_said_and_left_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    names = ("projected", "block_2")
+    path, maps = write_features(tmp_path / "features", feature_rows(20), names=names), tmp_path / "maps"
+    reserved: list[int] = []
+
+    def second_does_not_fit(descriptor: int, start: int, size: int) -> None:
+        reserved.append(size)
+        if len(reserved) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(node_map.os, "posix_fallocate", second_does_not_fit)
+    with pytest.raises(RuntimeError, match=r"no room for a memory map of .* GiB in .*maps \(No space left on device\)"):
+        FeatureTable.load(path, inputs=names, shared=str(maps))
+    assert not list(map_in(maps).iterdir())
+    assert len(FeatureTable.load(path, inputs=names, shared=str(maps))) > 0
 
 
 def test_a_map_grows_by_what_other_inputs_need_and_reads_nothing_twice(tmp_path: Path, monkeypatch) -> None:

@@ -49,6 +49,13 @@ def test_what_is_moved_is_measured_over_all_images_so_far() -> None:
     assert moments.flaw() is None
 
 
+def test_after_some_thousand_images_nothing_is_looked_at_any_more() -> None:
+    rounding = Rounding({"projected": False})
+    for _ in range(9):
+        rounding.stored("projected", far_from_zero([0.0, 5.0], images=512))
+    rounding.stored("projected", far_from_zero([0.0, 20_000.0], images=8192))
+
+
 def test_values_beyond_float16_refuse_the_feature_when_they_are_more_than_a_few() -> None:
     values = far_from_zero([0.0] * 4, images=128)
     values[5, 1] = 1e5
