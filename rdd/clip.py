@@ -5,8 +5,6 @@ its scaling and normalisation where the model is.
 """
 
 import contextlib
-import difflib
-import json
 import logging
 import os
 import pickle
@@ -22,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms import Normalize
 
+from rdd.clip_models import image_feature_widths, model_config
 from rdd.clip_weights import (
     RANDOM,
     activation_of_tag,
@@ -33,6 +32,7 @@ from rdd.clip_weights import (
 )
 from rdd.config import ClipConfig
 from rdd.encoder_identity import EncoderIdentity
+from rdd.feature_names import PROJECTED, TEXT_ORIGINAL, block_of
 from rdd.hashing import sha256_bytes, sha256_file
 from rdd.preprocessing import Preprocessor
 from rdd.tokens import PromptTokenizer
@@ -48,7 +48,7 @@ def preprocessor_of(model: str, pretrained: str) -> Preprocessor:
         pretrained: tag, file or 'random'; tags bring their own mean, interpolation and resize mode.
     """
     config = asdict(PreprocessCfg())
-    config["size"] = _model_config(model)["vision_cfg"]["image_size"]
+    config["size"] = model_config(model)["vision_cfg"]["image_size"]
     return Preprocessor(merge_preprocess_dict(config, open_clip.get_pretrained_cfg(model, pretrained)))
 
 
@@ -80,7 +80,7 @@ class ClipEncoder:
     ) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise RuntimeError("clip.device is cuda but torch sees no GPU here; set clip.device to cpu or run where one is")
-        config = _model_config(model)
+        config = model_config(model)
         quick_gelu = bool(config.get("quick_gelu", False))
         path, digest = None, ""
         if pretrained != RANDOM:
@@ -124,21 +124,34 @@ class ClipEncoder:
             normalize=config.normalize,
         )
 
-    @torch.no_grad()  # not inference_mode: its tensors could not be trained on
     def encode_images(self, images: Sequence[Image.Image] | Tensor, *, batch_size: int = 64) -> Tensor:
-        """Image features.
+        """CLIP's own output for images, the feature ``projected``: ``(N, D)`` float32 on the CPU; as :meth:`image_features`."""
+        return self.image_features(images, [PROJECTED], batch_size=batch_size)[PROJECTED]
+
+    @torch.no_grad()  # not inference_mode: its tensors could not be trained on
+    def image_features(
+        self, images: Sequence[Image.Image] | Tensor, names: Sequence[str], *, batch_size: int = 64
+    ) -> dict[str, Tensor]:
+        """Features of images by name, all of one forward pass, which ends after the last block that is asked for.
 
         Args:
             images: pictures, or pixels ``(N, size, size, 3)`` uint8 that :meth:`Preprocessor.pixels` made.
+            names: ``projected``, CLIP's own output, D wide; ``block_<k>``, the class token after block k of the image tower,
+                counted from 1, before the last norm and the projection: as wide as the tower.
             batch_size: images in one forward pass.
 
         Returns:
-            ``(N, D)`` float32 on the CPU.
+            Of each name ``(N, width)`` float32 on the CPU.
+
+        Raises:
+            ValueError: a name is none, or the image tower has no such block.
         """
+        widths = image_feature_widths(self.identity.model, names)
         if not isinstance(images, Tensor):
             images = self._stacked(images)
-        launched = [self.launch(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
-        return torch.cat([torch.empty((0, self.identity.embed_dim)), *(one.features() for one in launched)])
+        starts = range(0, len(images), batch_size)
+        passes = [self.launch(images[start : start + batch_size], list(widths)).features() for start in starts]
+        return {name: torch.cat([torch.empty((0, width)), *(done[name] for done in passes)]) for name, width in widths.items()}
 
     def _stacked(self, pictures: Sequence[Image.Image]) -> Tensor:
         pixels = self.new_pixels(len(pictures))
@@ -152,16 +165,35 @@ class ClipEncoder:
         return torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
 
     @torch.no_grad()  # not inference_mode: its tensors could not be trained on
-    def launch(self, pixels: Tensor) -> "Launched":
+    def launch(self, pixels: Tensor, names: Sequence[str]) -> "Launched":
         """Start one forward pass of the image tower; on a GPU it returns before it is done.
 
         Args:
             pixels: ``(N, height, width, 3)`` uint8, as :meth:`new_pixels` makes room for them.
+            names: of the features, as in :meth:`image_features`.
         """
         with self._copying():
             on_device = pixels.to(self._device, non_blocking=True)
         self._wait_for_copies(on_device)
-        return Launched(self._finish(self._visual(self.scaled(on_device).to(self._dtype))))
+        features = self._forward(self.scaled(on_device).to(self._dtype), names)
+        return Launched({name: self._finish(values) for name, values in features.items()})
+
+    def _forward(self, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Features of one batch, on the device of the model and in its precision."""
+        blocks = {name: block for name in names if (block := block_of(name)) is not None}
+        if not blocks:
+            return {name: self._visual(inputs) for name in names}
+        in_order = sorted(blocks.values())  # as the tower hands them out
+        passed = self._visual.forward_intermediates(
+            inputs,
+            indices=[block - 1 for block in in_order],
+            stop_early=PROJECTED not in names,
+            intermediates_only=PROJECTED not in names,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+        )
+        tokens = dict(zip(in_order, passed["image_intermediates_prefix"], strict=True))
+        return {name: tokens[blocks[name]][:, 0] if name in blocks else passed["image_features"] for name in names}
 
     def scaled(self, pixels: Tensor) -> Tensor:
         """Model input ``(N, 3, height, width)`` float32 from pixels ``(N, height, width, 3)`` uint8, on their device."""
@@ -196,18 +228,20 @@ class ClipEncoder:
             raise RuntimeError(f"{self.identity.pretrained} holds an image tower alone, so prompts can not be encoded")
         tokens, cut = self._tokenizer(texts)
         batches = (torch.from_numpy(tokens[start : start + batch_size]) for start in range(0, len(texts), batch_size))
-        features = [self.launch_tokens(batch).features() for batch in batches]
+        features = [self.launch_tokens(batch, TEXT_ORIGINAL).features()[TEXT_ORIGINAL] for batch in batches]
         return torch.cat([torch.empty((0, self.identity.embed_dim)), *features]), torch.from_numpy(cut)
 
     @torch.no_grad()  # not inference_mode: its tensors could not be trained on
-    def launch_tokens(self, tokens: Tensor) -> "Launched":
+    def launch_tokens(self, tokens: Tensor, name: str) -> "Launched":
         """Start one forward pass of the text tower; on a GPU it returns before it is done.
 
         Args:
             tokens: ``(N, L)`` integers, as :class:`rdd.tokens.PromptTokenizer` gives them.
+            name: of the feature.
         """
         assert self._network is not None, "checked before any work starts"
-        return Launched(self._finish(self._network.encode_text(tokens.to(self._device, torch.int64, non_blocking=True))))
+        features = self._network.encode_text(tokens.to(self._device, torch.int64, non_blocking=True))
+        return Launched({name: self._finish(features)})
 
     def _finish(self, features: Tensor) -> Tensor:
         features = features.to(torch.float32)
@@ -217,26 +251,30 @@ class ClipEncoder:
 
 
 class Launched:
-    """Features that a device may still be computing.
+    """Features by name that a device may still be computing.
 
     Args:
-        features: ``(N, D)``, on the device.
+        features: of each name ``(N, width)``, on the device.
     """
 
-    def __init__(self, features: Tensor) -> None:
+    def __init__(self, features: dict[str, Tensor]) -> None:
         self._event: torch.cuda.Event | None = None
         self._features = features
-        if features.device.type == "cuda":
-            self._features = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
-            self._features.copy_(features, non_blocking=True)
+        if any(values.device.type == "cuda" for values in features.values()):
+            self._features = {name: _to_host(values) for name, values in features.items()}
             self._event = torch.cuda.Event()
             self._event.record()
 
-    def features(self) -> Tensor:
-        """``(N, D)`` float32 on the CPU, once they are there; other work on the device is not waited for."""
+    def features(self) -> dict[str, Tensor]:
+        """Of each name ``(N, width)`` float32 on the CPU, once they are there; other work on the device is not waited for."""
         if self._event is not None:
             self._event.synchronize()
         return self._features
+
+
+def _to_host(values: Tensor) -> Tensor:
+    """A copy in pinned memory, which is not there yet."""
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
 def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any, bool]:
@@ -262,21 +300,6 @@ def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any
     except (RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} does not hold weights of {model}: {' '.join(str(error).split())[:200]}") from error
     return network, False
-
-
-def _model_config(model: str) -> dict[str, Any]:
-    """open_clip's architecture config of a model."""
-    if model.startswith("local-dir:"):
-        path = os.path.join(model.removeprefix("local-dir:"), "open_clip_config.json")
-        if not os.path.isfile(path):
-            raise ValueError(f"clip.model names no open_clip config: {path}")
-        with open(path) as file:
-            return json.load(file)["model_cfg"]
-    config = open_clip.get_model_config(model)
-    if config is None:
-        close = difflib.get_close_matches(model, open_clip.list_models(), n=5, cutoff=0.3)
-        raise ValueError(f"clip.model must be one of open_clip's models, such as {', '.join(close)}; got {model!r}")
-    return config
 
 
 def _hash_tensors(network: torch.nn.Module) -> str:

@@ -14,6 +14,7 @@ from safetensors.torch import save as save_tensors
 from rdd import storage
 from rdd.calibration import Calibration
 from rdd.config.parse import from_dict
+from rdd.feature_names import PROJECTED, is_image_feature
 from rdd.features import FeatureTable, TextMode
 from rdd.hashing import sha256_bytes
 from rdd.model import DetectorHead
@@ -21,11 +22,12 @@ from rdd.model import DetectorHead
 if TYPE_CHECKING:  # open_clip takes a second to import, and a worker that trains a head has no use for it
     from rdd.clip import ClipEncoder
 
-FORMAT = 2
-"""Of ``detector.json``; 2 carries the hash of its parts."""
+FORMAT = 3
+"""Of ``detector.json``; 2 carries the hash of its parts, 3 names the inputs too."""
 
-_PARTS = ("head_config", "encoder_identity", "text_mode", "threshold", "false_positive_rate", "calibration")
-"""What a score depends on, beside the weights."""
+_PARTS_2 = ("head_config", "encoder_identity", "text_mode", "threshold", "false_positive_rate", "calibration")
+_PARTS = {2: _PARTS_2, 3: (*_PARTS_2, "inputs")}
+"""By format, what a score depends on, beside the weights."""
 
 
 @dataclass
@@ -36,6 +38,8 @@ class Detector:
     """In evaluation mode, on the CPU, in float32."""
     head_config: dict[str, Any]
     """Arguments of :class:`DetectorHead`."""
+    inputs: dict[str, int]
+    """Names and widths of the features of an image that it looks at, in their order."""
     encoder_identity: dict[str, Any]
     """Of the encoder that made the features it was trained on."""
     text_mode: TextMode
@@ -54,6 +58,7 @@ class Detector:
         described = {
             "format": FORMAT,
             "head_config": self.head_config,
+            "inputs": self.inputs,
             "encoder_identity": self.encoder_identity,
             "text_mode": self.text_mode,
             **self.calibration.described(),
@@ -113,9 +118,14 @@ class Detector:
         """Refuse a feature set that this detector can not score.
 
         Raises:
-            ValueError: another encoder or width, or no text where it is needed.
+            ValueError: another encoder, other inputs, or no text where it is needed.
         """
         self.check_encoder(table.manifest["encoder"])
+        if list(table.inputs.items()) != list(self.inputs.items()):
+            ours, theirs = (
+                ", ".join(f"{name} ({width} wide)" for name, width in i.items()) for i in (self.inputs, table.inputs)
+            )
+            raise ValueError(f"the detector takes features.inputs [{', '.join(self.inputs)}]: {ours}, got {theirs}")
         if self.needs_text and not table.has_text:
             raise ValueError(
                 f"the detector takes each image with its prompt (text_mode {self.text_mode}) and the features hold none; "
@@ -164,11 +174,17 @@ class Detector:
         if self.text_mode == "none" and texts is not None:
             raise ValueError("texts must be left out: this detector looks at images alone")
         if texts is None and not self.needs_text:
-            return self.encoder.encode_images(images)
+            return self._image_features(images)
         if texts is None or len(texts) != len(images):
             captions = "none" if texts is None else len(texts)
             raise ValueError(f"texts must hold a caption for each of {len(images)} images, got {captions}")
-        return torch.cat([self.encoder.encode_images(images), self.encoder.encode_texts(texts)[0]], dim=1)
+        return torch.cat([self._image_features(images), self.encoder.encode_texts(texts)[0]], dim=1)
+
+    def _image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """``(N, sum of the widths)`` of the inputs, in one forward pass."""
+        assert self.encoder is not None
+        by_name = self.encoder.image_features(images, list(self.inputs))
+        return torch.cat([by_name[name] for name in self.inputs], dim=1)
 
 
 _MAKE_ANEW = "delete metrics.json of the run and start it again, which makes the detector anew"
@@ -180,10 +196,12 @@ def _detector_of(described: Any, weights: bytes) -> Detector:
     Raises:
         Exception: naming what is wrong; of which type depends on the reader that finds it.
     """
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
+    if not isinstance(described, dict) or described.get("format") not in _PARTS:
         given = described.get("format") if isinstance(described, dict) else type(described).__name__
-        raise ValueError(f"format must be {FORMAT}, got {given}")
-    missing = [name for name in (*_PARTS, "metrics", "provenance", "parts_sha256") if name not in described]
+        raise ValueError(f"format must be {' or '.join(map(str, _PARTS))}, got {given}")
+    missing = [
+        name for name in (*_PARTS[described["format"]], "metrics", "provenance", "parts_sha256") if name not in described
+    ]
     if missing:
         raise ValueError(f"{', '.join(missing)} must be there, got nothing")
     for name in ("head_config", "encoder_identity", "calibration", "metrics", "provenance"):
@@ -196,6 +214,10 @@ def _detector_of(described: Any, weights: bytes) -> Detector:
     if type(in_features) is not int or in_features < 1:
         raise ValueError(f"head_config.in_features must be at least 1, got {in_features!r}")
     model = from_dict({"model": config}).model
+    inputs = _inputs_of(described)
+    text_features = in_features - sum(inputs.values())
+    if text_features < 0 or (text_features == 0) != (described["text_mode"] == "none"):
+        raise ValueError(f"inputs must go with text_mode and head_config.in_features, {in_features}, got {inputs}")
     calibration = Calibration(
         threshold=described["threshold"],
         false_positive_rate=described["false_positive_rate"],
@@ -203,11 +225,12 @@ def _detector_of(described: Any, weights: bytes) -> Detector:
     )
     if _parts_sha256(described, weights) != described["parts_sha256"]:
         raise ValueError("parts_sha256 must be that of the weights and settings, got another: a part was changed or replaced")
-    head = DetectorHead(in_features, **asdict(model))
+    head = DetectorHead(in_features, **asdict(model), text_features=text_features)
     head.load_state_dict(load_tensors(weights))
     return Detector(
         head=head.eval(),
         head_config=described["head_config"],
+        inputs=inputs,
         encoder_identity=described["encoder_identity"],
         text_mode=described["text_mode"],
         calibration=calibration,
@@ -216,7 +239,22 @@ def _detector_of(described: Any, weights: bytes) -> Detector:
     )
 
 
+def _inputs_of(described: dict[str, Any]) -> dict[str, int]:
+    """The inputs that a detector names; one of format 2 looks at the projection.
+
+    Raises:
+        ValueError: they are no widths by name.
+    """
+    inputs: Any = (
+        described.get("inputs") if described["format"] > 2 else {PROJECTED: described["encoder_identity"].get("embed_dim")}
+    )
+    whole = isinstance(inputs, dict) and bool(inputs) and all(map(is_image_feature, inputs))
+    if not whole or not all(type(width) is int and width >= 1 for width in inputs.values()):
+        raise ValueError(f"inputs must be widths of features of images by name, got {inputs!r}")
+    return inputs
+
+
 def _parts_sha256(described: dict[str, Any], weights: bytes) -> str:
     """SHA-256 of everything that a score depends on: the weights, and the settings in one order."""
-    parts = json.dumps({name: described[name] for name in _PARTS}, sort_keys=True)
+    parts = json.dumps({name: described[name] for name in _PARTS[described["format"]]}, sort_keys=True)
     return sha256_bytes(sha256_bytes(weights).encode() + parts.encode())

@@ -96,11 +96,11 @@ class Learner:
     context: RunContext
 
     @classmethod
-    def build(cls, config: Config, in_features: int, context: RunContext) -> "Learner":
+    def build(cls, config: Config, in_features: int, context: RunContext, *, text_features: int | None = None) -> "Learner":
         """Head, optimizer and loss of a config, the same on every rank."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
-            model = build_head(config, in_features)
+            model = build_head(config, in_features, text_features)
         model = model.to(context.device, DTYPES[config.train.precision])
         model.set_group(context.group if config.loss.scope == "global" else None)
         options = config.optimizer
@@ -117,10 +117,9 @@ class Learner:
         return cls(model, forward, torch.Generator(context.device), optimizer, loss, config, context)
 
 
-def build_head(config: Config, in_features: int) -> DetectorHead:
-    """The head of a config, on the CPU, in float32."""
-    model = config.model
-    return DetectorHead(in_features, **asdict(model))
+def build_head(config: Config, in_features: int, text_features: int | None = None) -> DetectorHead:
+    """The head of a config, on the CPU, in float32; by default half of its inputs are text, if any are."""
+    return DetectorHead(in_features, **asdict(config.model), text_features=text_features)
 
 
 def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int] | None = None) -> dict[str, Tensor]:
@@ -349,7 +348,7 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
             "train.batch_size must leave no share of one image, which BatchNorm can not use, got "
             f"{config.train.batch_size} for {len(train)} images"
         )
-    learner = Learner.build(config, table.width(text_mode), context)
+    learner = Learner.build(config, table.width(text_mode), context, text_features=table.text_width)
     state = context.load()
     if state is None:
         state = TrainState(0, {}, {}, best_auroc=-1.0, best_epoch=0)

@@ -27,8 +27,9 @@ class DetectorHead(nn.Module):
         layers: hidden layers.
         dropout: probability in [0, 1).
         activation: ``relu`` as in the paper, ``leaky_relu`` (slope 0.01) as in the official code.
-        text_dropout: probability in [0, 1) that the second half of an image's features, its text, is replaced by a learned
+        text_dropout: probability in [0, 1) that the last columns of an image's features, its text, are replaced by a learned
             vector in training. Above 0 the head works without text, too.
+        text_features: how many columns those are; by default half.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class DetectorHead(nn.Module):
         dropout: float = 0.335,
         activation: Literal["relu", "leaky_relu"] = "relu",
         text_dropout: float = 0.0,
+        text_features: int | None = None,
     ) -> None:
         super().__init__()
-        self.dropout, self.text_dropout = dropout, text_dropout
-        self.no_text = nn.Parameter(torch.zeros(in_features // 2)) if text_dropout > 0 else None
+        self.in_features, self.dropout, self.text_dropout = in_features, dropout, text_dropout
+        of_text = in_features // 2 if text_features is None else text_features
+        self.no_text = nn.Parameter(torch.zeros(of_text)) if text_dropout > 0 else None
         self.hidden = nn.ModuleList()
         width = in_features
         for _ in range(layers):
@@ -59,7 +62,7 @@ class DetectorHead(nn.Module):
         """Raw logits of images; positive means generated.
 
         Args:
-            features: ``(N, in_features)``; a head with ``text_dropout`` also takes the first half alone, images without text.
+            features: ``(N, in_features)``; a head with ``text_dropout`` also takes images without their text.
             masks: what to drop, for training; by default drawn anew.
 
         Returns:
@@ -69,7 +72,9 @@ class DetectorHead(nn.Module):
             masks = Masks([None] * len(self.hidden), None)
         elif masks is None:
             masks = self.draw_masks(len(features), features.dtype)
-        values = features if self.no_text is None else _without_some_text(features, self.no_text, masks.text)
+        values = features
+        if self.no_text is not None:
+            values = _without_some_text(features, self.no_text, masks.text, in_features=self.in_features)
         for block, mask in zip(self.hidden, masks.hidden, strict=True):
             values = block(values) if mask is None else block(values) * mask
         with torch.autocast(values.device.type, enabled=False):
@@ -147,13 +152,13 @@ def dropout_mask(
     return keep.to(dtype).mul_(2**16 / (2**16 - dropped))
 
 
-def _without_some_text(features: Tensor, no_text: Tensor, dropped: Tensor | None) -> Tensor:
+def _without_some_text(features: Tensor, no_text: Tensor, dropped: Tensor | None, *, in_features: int) -> Tensor:
     """Features with the learned vector in place of dropped texts, or of all where there are image features only."""
-    if features.shape[1] == len(no_text):
+    if features.shape[1] < in_features:
         return torch.cat([features, no_text.expand(len(features), -1)], dim=1)
     if dropped is None:
         return features
-    image, text = features.chunk(2, dim=1)
+    image, text = features.split([in_features - len(no_text), len(no_text)], dim=1)
     return torch.cat([image, torch.where(dropped, no_text, text)], dim=1)
 
 

@@ -1,7 +1,10 @@
 """Column names and types of everything that one stage writes and another reads."""
 
-import numpy as np
+from collections.abc import Iterable
+
 import pyarrow as pa
+
+from rdd.feature_names import TEXTS
 
 LABEL_REAL = 0
 LABEL_GENERATED = 1
@@ -121,24 +124,26 @@ DECODED = pa.schema(
 )
 """A record with its images resized and cropped, (height, width, 3) uint8 each, and its prompts as int32 tokens."""
 
-FEATURES = pa.schema(
-    [
-        *_PLACE,
-        ("generators", pa.list_(pa.string())),
-        ("image_features", pa.binary()),
-        ("text_original", pa.binary()),
-        ("text_positive", pa.binary()),
-        ("prompts_cut", pa.int32()),
-        *_CAPTIONS,
-        *_FILES,
-        *_REJECTION,
-    ]
-)
-"""A record's features, little-endian float16: (k, D) of its images, (D,) of each prompt. A row with a ``reason`` has none."""
 
-FEATURE_DTYPE = np.dtype("<f2")
+def features_schema(names: Iterable[str]) -> pa.Schema:
+    """A record's features, one binary column each, and what is known of its files. A row with a ``reason`` has no features.
 
-FEATURE_COLUMNS = ("image_features", "text_original", "text_positive")
+    Args:
+        names: of the features of its k images; ``(k, width)`` little-endian each, float16 unless the manifest says float32.
+            Those of each prompt are ``(D,)``.
+    """
+    return pa.schema(
+        [
+            *_PLACE,
+            ("generators", pa.list_(pa.string())),
+            *[(name, pa.binary()) for name in (*names, *TEXTS)],
+            ("prompts_cut", pa.int32()),
+            *_CAPTIONS,
+            *_FILES,
+            *_REJECTION,
+        ]
+    )
+
 
 QUARANTINE = pa.schema([("record_id", pa.string()), ("source", pa.string()), ("row", pa.int64()), *_REJECTION])
 

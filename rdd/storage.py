@@ -232,7 +232,9 @@ def write_table(path: str, table: pa.Table, **options: Any) -> None:
 
 
 @contextlib.contextmanager
-def owned_directory(path: str, config: Mapping[str, Any], *, neutral: Collection[str] = ()) -> Iterator[None]:
+def owned_directory(
+    path: str, config: Mapping[str, Any], *, neutral: Collection[str] = (), added: Mapping[str, Any] | None = None
+) -> Iterator[None]:
     """Take a directory for a stage: for this config only, and for one process at a time.
 
     The first run writes ``config.yaml``; a later one must come with the same config.
@@ -241,6 +243,7 @@ def owned_directory(path: str, config: Mapping[str, Any], *, neutral: Collection
         path: the output directory.
         config: what the result depends on, section by section.
         neutral: dotted paths that may differ, because they do not change the result.
+        added: by dotted path, what a setting was where an earlier version did not know it.
 
     Raises:
         ValueError: the directory was made with another config (the keys are named), or holds something else.
@@ -250,7 +253,9 @@ def owned_directory(path: str, config: Mapping[str, Any], *, neutral: Collection
     with _lock(path):
         place = join(path, "config.yaml")
         if exists(place):
-            _refuse_other_config(path, _read_config(place), config, neutral)
+            now = _flat(config)
+            unknown_then = {name: value for name, value in (added or {}).items() if name in now}
+            _refuse_other_config(path, unknown_then | _flat(_read_config(place)), now, neutral)
         elif exists(path) and list_files(path):
             raise ValueError(f"{path} holds files but no config.yaml of this stage; choose another output")
         else:
@@ -268,8 +273,7 @@ def _read_config(path: str) -> Mapping[str, Any]:
     return config
 
 
-def _refuse_other_config(path: str, old: Mapping[str, Any], new: Mapping[str, Any], neutral: Collection[str]) -> None:
-    before, now = _flat(old), _flat(new)
+def _refuse_other_config(path: str, before: Mapping[str, Any], now: Mapping[str, Any], neutral: Collection[str]) -> None:
     keys = sorted((before.keys() | now.keys()) - set(neutral))
     different = [key for key in keys if not _same(before.get(key), now.get(key))]
     if different:

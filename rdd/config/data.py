@@ -1,9 +1,10 @@
 """Settings of the way from records to features."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rdd.config.checks import DAY_S, MAX_THREADS, SEEDS, check
+from rdd.feature_names import PROJECTED, block_name
 
 _PILLOW_LIMIT = 178_956_970
 
@@ -84,6 +85,12 @@ class ClipConfig:
     """Images in one forward pass, at least 1."""
     normalize: bool = False
     """Scale each feature vector to length 1; the official code does not."""
+    projected: bool = True
+    """Keep CLIP's own output for an image, the feature 'projected'; false with clip.blocks ends the network after the last."""
+    blocks: list[int] = field(default_factory=list)
+    """Blocks of the image tower, counted from 1, whose class token is kept: of each the feature 'block_<k>'."""
+    float32: list[str] = field(default_factory=list)
+    """Features of images that are kept in float32, at twice the size, since float16 would round them too much."""
 
     def __post_init__(self) -> None:
         check(0 <= self.seed < SEEDS, "clip.seed", "lie in [0, 2^63)", self.seed)
@@ -96,6 +103,19 @@ class ClipConfig:
             "be fp32 or bf16 when clip.device is cpu",
             self.precision,
         )
+        self._check_features()
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the features of images that are kept: the projection first, then blocks by number."""
+        return ([PROJECTED] if self.projected else []) + [block_name(block) for block in sorted(self.blocks)]
+
+    def _check_features(self) -> None:
+        counted = all(block >= 1 for block in self.blocks) and len(set(self.blocks)) == len(self.blocks)
+        check(counted, "clip.blocks", "hold numbers of blocks from 1, each once", self.blocks)
+        check(self.projected or bool(self.blocks), "clip.blocks", "name a block when clip.projected is false", self.blocks)
+        known = set(self.float32) <= set(self.features) and len(set(self.float32)) == len(self.float32)
+        check(known, "clip.float32", f"name features that are kept, of {', '.join(self.features)}, each once", self.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

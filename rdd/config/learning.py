@@ -1,9 +1,10 @@
 """Settings that the result of a training run depends on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rdd.config.checks import DAY_S, MAX_RESAMPLES, MAX_THREADS, SEEDS, check
+from rdd.feature_names import IMAGE_NAMES, PROJECTED, is_image_feature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +13,9 @@ class FeaturesConfig:
 
     path: str = ""
     """Directory that jobs/embed.py wrote."""
+    inputs: list[str] = field(default_factory=lambda: [PROJECTED])
+    """Features of an image that the head sees, end to end in this order: 'projected' (the paper's), 'block_<k>'; an evaluation
+    takes those of its detector."""
     text_mode: Literal["auto", "shared", "official", "none"] = "auto"
     """shared: original prompt for every image; official: positive prompt for generated ones, a leak; none: image only;
     auto: shared where the features hold prompts, none where they do not."""
@@ -34,6 +38,8 @@ class FeaturesConfig:
     """Features, in MiB and at least 1, that are shuffled together when they are streamed."""
 
     def __post_init__(self) -> None:
+        named = all(map(is_image_feature, self.inputs)) and len(set(self.inputs)) == len(self.inputs) > 0
+        check(named, "features.inputs", f"hold names of features, {IMAGE_NAMES}, at least one and each once", self.inputs)
         check(0 <= self.split_seed < SEEDS, "features.split_seed", "lie in [0, 2^63)", self.split_seed)
         check(0 < self.validation_share < 1, "features.validation_share", "lie in (0, 1)", self.validation_share)
         check(0 < self.test_share < 1, "features.test_share", "lie in (0, 1)", self.test_share)

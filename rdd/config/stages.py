@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rdd.config import Config
 from rdd.config.parse import leaf_of
+from rdd.feature_names import PROJECTED
 from rdd.shapes import NUMBER, Shape
 
 _REPORT: Shape = {"auroc": NUMBER, "auroc_interval": (list, type(None)), "misranked_pairs": NUMBER, "pairs": int}
@@ -44,6 +45,14 @@ class Stage:
         """Dotted path of the setting that names the output directory."""
         return next(iter(self.required))
 
+
+ADDED: Mapping[str, Any] = {
+    "clip.projected": True,
+    "clip.blocks": [],
+    "clip.float32": [],
+    "features.inputs": [PROJECTED],
+}
+"""Settings that came later, with what they were in a directory whose ``config.yaml`` lacks them, so that it is gone on with."""
 
 TRAINING_SECTIONS = ("train", "features", "model", "loss", "sam", "optimizer", "evaluate")
 """What a training run depends on."""

@@ -1,7 +1,7 @@
 """A record on its way to the encoder, as one type for each stage: indexed, raw, decoded, or rejected.
 
-Between tasks of the graph records travel as tables (``schema.INDEX``, ``RAW``, ``DECODED``, ``FEATURES``), in which a rejected
-record keeps its place and its reason alone.
+Between tasks of the graph records travel as tables (``schema.INDEX``, ``RAW``, ``DECODED``, ``features_schema``), in which a
+rejected record keeps its place and its reason alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from rdd import storage
 from rdd.embedding.resume import read_table
-from rdd.schema import FEATURE_COLUMNS, FEATURES, LABEL_GENERATED, LABEL_REAL, label_of
+from rdd.feature_names import TEXTS, is_image_feature
+from rdd.schema import LABEL_GENERATED, LABEL_REAL, label_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +70,11 @@ def reject_conflicting(tables: Mapping[str, pa.Table], hashes: np.ndarray, optio
 def _rejected(rows: pa.Table, which: np.ndarray) -> pa.Table:
     mask = pa.array(which)
     values = {"stage": "check", "reason": REASON, "detail": "its bytes stand in the set as real and as generated"}
-    for name in (*FEATURE_COLUMNS, *values):
-        new = pa.scalar(values.get(name), FEATURES.field(name).type)
-        old = rows[name].cast(FEATURES.field(name).type)
-        rows = rows.set_column(rows.schema.get_field_index(name), FEATURES.field(name), pc.if_else(mask, new, old))
+    features = [name for name in rows.column_names if is_image_feature(name) or name in TEXTS]
+    for name in (*features, *values):
+        field = pa.field(name, pa.string() if name in values else pa.binary())
+        chosen = pc.if_else(mask, pa.scalar(values.get(name), field.type), rows[name].cast(field.type))
+        rows = rows.set_column(rows.schema.get_field_index(name), field, chosen)
     return rows
 
 

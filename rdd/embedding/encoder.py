@@ -4,55 +4,66 @@ Nothing here is done image by image in Python: what a GPU computes in a millisec
 hand over. Columns that the encoder does not change are passed on as they are.
 """
 
-import platform
 import threading
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from rdd.clip import ClipEncoder, Launched
 from rdd.config import ClipConfig
 from rdd.embedding.decoder import Progress
-from rdd.encoder_identity import EncoderIdentity
-from rdd.schema import FEATURE_COLUMNS, FEATURE_DTYPE, FEATURES
+from rdd.embedding.stored import Rounding, as_float16
+from rdd.feature_names import TEXTS
+from rdd.schema import features_schema
 
-_TEXTS = {"text_original": "tokens_original", "text_positive": "tokens_positive"}
+_TOKENS = dict(zip(TEXTS, ("tokens_original", "tokens_positive"), strict=True))
 _KEPT = ("key", "source", "row", "record_id", "stage", "reason", "detail")
 """What a rejected record keeps."""
 
 
+class Launched(Protocol):
+    """Features that a device may still be computing."""
+
+    def features(self) -> dict[str, torch.Tensor]:
+        """Of each name ``(N, width)`` float32 on the CPU, once they are there."""
+
+
+class Encoder(Protocol):
+    """What is needed of :class:`rdd.clip.ClipEncoder`."""
+
+    def new_pixels(self, number: int) -> torch.Tensor:
+        """Room for images, ``(number, height, width, 3)`` uint8."""
+
+    def launch(self, pixels: torch.Tensor, names: Sequence[str]) -> Launched:
+        """Start one forward pass of the image tower."""
+
+    def launch_tokens(self, tokens: torch.Tensor, name: str) -> Launched:
+        """Start one forward pass of the text tower."""
+
+
 class RecordEncoder:
-    """Encode decoded records: ``schema.DECODED`` to ``schema.FEATURES``.
+    """Encode decoded records: ``schema.DECODED`` to ``schema.features_schema``.
 
     Two threads may call it, so that a GPU always has work.
 
     Args:
-        config: the encoder.
+        encoder: which.
+        config: what is kept of it, and images in a forward pass.
         text: whether prompts are encoded.
-        threads: torch threads on a CPU; Ray would leave a worker one.
-        expected: what the encoder must be.
-        progress: told when the encoder is loaded (step ``load``), and of each table.
-
-    Raises:
-        RuntimeError: the encoder is another one here, such as other weights under the same name.
+        progress: told of each table.
     """
 
-    def __init__(self, config: ClipConfig, *, text: bool, threads: int, expected: EncoderIdentity, progress: Progress) -> None:
-        torch.set_num_threads(threads)
-        self._encoder = ClipEncoder.from_config(config)
-        if self._encoder.identity != expected:
-            raise RuntimeError(
-                f"the encoder on {platform.node()} is {self._encoder.identity}, "
-                f"and where the job began it is {expected}; put the same weights there"
-            )
-        self._batch_size = config.batch_size
+    def __init__(self, encoder: Encoder, config: ClipConfig, *, text: bool, progress: Progress) -> None:
+        self._encoder = encoder
+        self._batch_size, self._features = config.batch_size, config.features
+        self._schema = features_schema(config.features)
+        self._rounding = Rounding({name: name in config.float32 for name in config.features})
         self._text = text
         self._progress = progress
-        self._launching = threading.Lock()
-        progress("load", 1)  # ends the time to start: from now on the stall limit applies
+        self._launching, self._rounding_off = threading.Lock(), threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Tables in, tables out, row by row."""
@@ -60,14 +71,14 @@ class RecordEncoder:
         usable = np.asarray(pc.is_null(table["reason"]))
         images = np.where(usable, np.asarray(pc.list_value_length(table["generators"]).fill_null(0)), 0)
         pixels = self._staged(table, int(images.sum()))
-        tokens = {name: _tokens(table[column]) for name, column in _TEXTS.items()} if self._text and usable.any() else {}
+        tokens = {name: _tokens(table[column]) for name, column in _TOKENS.items()} if self._text and usable.any() else {}
         with self._launching:  # one forward pass after the other; what follows runs beside the next table's
-            launched = {
-                "image_features": [self._encoder.launch(batch) for batch in pixels.split(self._batch_size) if len(batch)]
-            }
-            launched |= {name: [self._encoder.launch_tokens(rows)] for name, rows in tokens.items()}
-        vectors = {"image_features": images} | {name: usable.astype(np.int64) for name in tokens}
-        found = {name: _narrow(parts) for name, parts in launched.items()}
+            passes = [self._encoder.launch(batch, self._features) for batch in self._batches(pixels)]
+            texts = [self._encoder.launch_tokens(rows, name) for name, rows in tokens.items()]
+        found = self._stored([done.features() for done in passes])
+        for done in texts:
+            found |= {name: as_float16(values.numpy()) for name, values in done.features().items()}
+        vectors = dict.fromkeys(self._features, images) | dict.fromkeys(tokens, usable.astype(np.int64))
         encoded = self._table(table, found, vectors)
         self._progress("encode", table.num_rows)
         return encoded
@@ -89,6 +100,15 @@ class RecordEncoder:
         """Images of one forward pass each, as equal as can be; none where there is no image."""
         return pixels.tensor_split(-(-len(pixels) // self._batch_size)) if len(pixels) else ()
 
+    def _stored(self, passes: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
+        """By name ``(n, width)`` of all images, as they are stored."""
+        with self._rounding_off:  # it counts over all images
+            return {
+                name: np.concatenate([self._rounding.stored(name, done[name].numpy()) for done in passes])
+                for name in self._features
+                if passes
+            }
+
     def _table(self, table: pa.Table, found: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> pa.Table:
         """The records as they are written, rejected where a value does not fit."""
         reasons: dict[int, str] = {}
@@ -96,11 +116,16 @@ class RecordEncoder:
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
                 record_of = np.repeat(np.arange(table.num_rows), vectors[name])
-                reasons |= dict.fromkeys(record_of[~finite].tolist(), f"{name}: a value is infinite or NaN in float16")
-        columns = {name: table[name] for name in FEATURES.names if name not in FEATURE_COLUMNS}
-        columns |= {name: _binary(values, vectors[name]) for name, values in found.items()}
-        nothing = {name: pa.nulls(table.num_rows, pa.binary()) for name in FEATURE_COLUMNS}
-        encoded = pa.table(nothing | columns).select(FEATURES.names).cast(FEATURES)
+                reason = f"{name}: a value is infinite or NaN in {values.dtype}"
+                reasons |= dict.fromkeys(record_of[~finite].tolist(), reason)
+        columns = {name: _binary(values, vectors[name]) for name, values in found.items()}
+        nothing = pa.nulls(table.num_rows, pa.binary())
+        passed_on = set(table.column_names)
+        arrays = [
+            columns.get(field.name, table[field.name] if field.name in passed_on else nothing).cast(field.type)
+            for field in self._schema
+        ]
+        encoded = pa.table(arrays, schema=self._schema)
         return _rejected(encoded, reasons) if reasons else encoded
 
 
@@ -108,14 +133,6 @@ def _tokens(column: pa.ChunkedArray) -> torch.Tensor:
     """``(records, L)`` int32 of the records that have any."""
     given = column.drop_null().to_pylist()
     return torch.from_numpy(np.frombuffer(bytearray(b"".join(given)), dtype="<i4").reshape(len(given), -1))
-
-
-def _narrow(parts: list[Launched]) -> np.ndarray:
-    """``(n, D)`` float16, once they are computed; what float16 does not hold becomes infinite, which rejects the record."""
-    if not parts:
-        return np.empty((0, 0), dtype=FEATURE_DTYPE)
-    with np.errstate(over="ignore"):
-        return np.concatenate([part.features().numpy().astype(FEATURE_DTYPE) for part in parts])
 
 
 def _binary(values: np.ndarray, vectors: np.ndarray) -> pa.Array:
@@ -132,4 +149,4 @@ def _rejected(encoded: pa.Table, reasons: dict[int, str]) -> pa.Table:
     for number, detail in reasons.items():
         kept = {name: value for name, value in rows[number].items() if name in _KEPT}
         rows[number] = kept | {"stage": "encode", "reason": "not_finite", "detail": detail}
-    return pa.Table.from_pylist(rows, schema=FEATURES)
+    return pa.Table.from_pylist(rows, schema=encoded.schema)

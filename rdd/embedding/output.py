@@ -1,5 +1,6 @@
 """The directory that an embedding writes: its index, what is committed, the final check, quarantine and manifest."""
 
+import json
 import logging
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -14,22 +15,26 @@ from rdd import storage
 from rdd.config import Config
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
 from rdd.embedding.resume import READ_THREADS, committed_files, read_table
+from rdd.embedding.stored import stored_features
 from rdd.encoder_identity import EncoderIdentity
+from rdd.feature_names import TEXTS
 from rdd.progress import logged
-from rdd.schema import FEATURE_COLUMNS, FEATURES, QUARANTINE
+from rdd.schema import QUARANTINE, features_schema
 
 logger = logging.getLogger(__name__)
 
 
-def parquet_options(encoder: EncoderIdentity) -> dict[str, Any]:
-    """Feature columns plain, since noise does not compress, but with checksums; width and dtype in the schema."""
-    lists = {field.name for field in FEATURES if pa.types.is_list(field.type)}
-    leaves = {name: f"{name}.list.element" if name in lists else name for name in FEATURES.names}
+def parquet_options(config: Config) -> dict[str, Any]:
+    """Feature columns plain, since noise does not compress, but with checksums; names, widths and dtypes in the schema."""
+    schema = features_schema(config.clip.features)
+    plain = {*config.clip.features, *TEXTS}
+    lists = {field.name for field in schema if pa.types.is_list(field.type)}
+    leaves = {name: f"{name}.list.element" if name in lists else name for name in schema.names}
     return {
-        "schema": FEATURES.with_metadata({"embed_dim": str(encoder.embed_dim), "dtype": "float16"}),
-        "compression": {leaf: "none" if name in FEATURE_COLUMNS else "zstd" for name, leaf in leaves.items()},
+        "schema": schema.with_metadata({"features": json.dumps(stored_features(config))}),
+        "compression": {leaf: "none" if name in plain else "zstd" for name, leaf in leaves.items()},
         "write_page_checksum": True,
-        "use_dictionary": [leaf for name, leaf in leaves.items() if name not in (*FEATURE_COLUMNS, "key", "record_id")],
+        "use_dictionary": [leaf for name, leaf in leaves.items() if name not in (*plain, "key", "record_id")],
     }
 
 
@@ -39,7 +44,7 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
     tables = read_described(files)
     table = pa.concat_tables(tables.values())
     if len(hashes := conflicting_hashes(table)):
-        options = parquet_options(encoder)
+        options = parquet_options(config)
         reject_conflicting(tables, hashes, {name: value for name, value in options.items() if name != "schema"})
         table = pa.concat_tables(read_described(files).values())
     if sorted(table["key"].to_pylist()) != sorted(index["key"].to_pylist()):
@@ -67,7 +72,7 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
         "id": uuid.uuid4().hex,  # two embeddings of one config are not the same bytes
         "encoder": asdict(encoder),
         "embed_dim": encoder.embed_dim,
-        "dtype": "float16",
+        "features": stored_features(config),
         "text": config.embed.text,
         "records_in": index.num_rows,
         "records_written": written.num_rows,

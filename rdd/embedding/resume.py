@@ -9,6 +9,7 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from rdd import storage
+from rdd.embedding.stored import Stored
 from rdd.encoder_identity import EncoderIdentity
 
 logger = logging.getLogger(__name__)
@@ -20,14 +21,14 @@ WORK = ".work"
 """Folder of an output with the index and Ray Data's checkpoint, gone when the embedding is finished."""
 
 
-def keep_index(index: pa.Table, encoder: EncoderIdentity, output: str) -> None:
-    """Keep the index and the encoder that an embedding began with; a started-again run must come with the same.
+def keep_index(index: pa.Table, encoder: EncoderIdentity, features: Stored, output: str) -> None:
+    """Keep the index, the encoder and the features that an embedding began with; a started-again run must come with the same.
 
     Raises:
         RuntimeError: the records or the encoder have changed since.
     """
     index_path, encoder_path = (storage.join(output, WORK, name) for name in ("index.parquet", "encoder.json"))
-    described = json.loads(json.dumps(asdict(encoder)))
+    described = json.loads(json.dumps(asdict(encoder) | {"features": features}))
     if not storage.exists(encoder_path):
         storage.write_table(index_path, index)
         storage.write_json(encoder_path, described)

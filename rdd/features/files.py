@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from rdd import storage
+from rdd.config import FeaturesConfig
+from rdd.features.columns import TEXT, Layout, flaw_of_features, layout_of, shape_of
 from rdd.features.index import READ_THREADS, FileIndex, opened, read_index
 from rdd.hashing import sha256_bytes
-from rdd.schema import FEATURE_DTYPE
 
 _BYTES_AT_A_TIME = 2**18  # of one vector a record, some times as much of its images: copied on while it is in the cache
 
@@ -22,8 +23,9 @@ _BYTES_AT_A_TIME = 2**18  # of one vector a record, some times as much of its im
 class Columns:
     """The columns of the files, end to end."""
 
-    rows: np.ndarray
-    """``(M, D)`` float16 of M images, and with text below them ``(R, D)`` of original, then of positive prompts."""
+    matrices: dict[str, np.ndarray]
+    """As the layout names them: of each input ``(M, width)`` of M images; under ``text`` ``(2 R, D)``, the original prompts of
+    R records, then the positive ones."""
     index: FileIndex
 
 
@@ -35,12 +37,12 @@ def ignored(progress: str) -> None:
     """Do nothing: the default for :data:`OnProgress`."""
 
 
-Allocate = Callable[[tuple[int, int]], np.ndarray]
-"""Makes the float16 array of a shape."""
+Allocate = Callable[[str, tuple[int, int], np.dtype], np.ndarray]
+"""Makes the array of a name, a shape and a dtype."""
 
 
-def _in_memory(shape: tuple[int, int]) -> np.ndarray:
-    return np.empty(shape, dtype=FEATURE_DTYPE)
+def _in_memory(name: str, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    return np.empty(shape, dtype=dtype)
 
 
 def feature_files(path: str) -> list[str]:
@@ -56,42 +58,38 @@ def feature_files(path: str) -> list[str]:
 
 
 def read_columns(
-    files: list[str],
-    manifest: dict[str, Any],
-    allocate: Allocate = _in_memory,
-    *,
-    text: bool = True,
-    on_progress: OnProgress = ignored,
+    files: list[str], layout: Layout, allocate: Allocate = _in_memory, *, on_progress: OnProgress = ignored
 ) -> Columns:
-    """All files, each read and copied to its place by a thread; without ``text`` only the images."""
-    index, names = read_index(files), _names(manifest)[: None if text else 1]
+    """The columns of a layout out of all files, each file read and copied to its place by a thread."""
+    index = read_index(files, layout)
     images, records = int(index.first_image[-1]), int(index.first_record[-1])
-    rows = allocate((images + (len(names) - 1) * records, manifest["embed_dim"]))
-    begins = {name: 0 if number == 0 else images + (number - 1) * records for number, name in enumerate(names)}
+    shapes = {name: shape_of(columns, name, images=images, records=records) for name, columns in layout.items()}
+    matrices = {name: allocate(name, shape, layout[name][0].dtype) for name, shape in shapes.items()}
 
     def fill(number: int) -> None:
-        for name, begin in begins.items():
-            firsts = index.first_image if name == "image_features" else index.first_record
-            records = slice(index.first_record[number], index.first_record[number + 1])
-            vectors = index.images_of[records] if name == "image_features" else np.ones_like(index.images_of[records])
-            flaw = _copy_column(files[number], name, rows[begin + firsts[number] : begin + firsts[number + 1]], vectors)
-            if flaw is not None:
-                what, record = flaw
-                record_id = index.record_ids[records.start + record].as_py()
-                raise RuntimeError(f"{files[number]} holds {what} in {name} of the record {record_id!r}; embed again")
+        first = int(index.first_record[number])
+        of_file = slice(first, int(index.first_record[number + 1]))
+        for name, columns in layout.items():
+            firsts = index.first_record if name == TEXT else index.first_image
+            vectors = np.ones_like(index.images_of[of_file]) if name == TEXT else index.images_of[of_file]
+            for place, column in enumerate(columns):
+                begin, end = (place * records + int(firsts[number + last]) for last in (0, 1))
+                flaw = _copy_column(files[number], column.stored, matrices[name][begin:end], vectors)
+                if flaw is not None:
+                    what, record = flaw
+                    record_id = index.record_ids[first + record].as_py()
+                    raise RuntimeError(
+                        f"{files[number]} holds {what} in {column.stored} of the record {record_id!r}; embed again"
+                    )
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
         for number, _ in enumerate(pool.map(fill, range(len(files)))):
             on_progress(f"{number + 1} of {len(files)} files of features")
-    return Columns(rows, index)
+    return Columns(matrices, index)
 
 
-def _names(manifest: dict[str, Any]) -> list[str]:
-    return ["image_features", *(["text_original", "text_positive"] if manifest["text"] else [])]
-
-
-_EXPONENT = 0x7C00
-"""Bits of a float16 that are all set in infinity and NaN, and in no other value."""
+_EXPONENTS = {2: ("<u2", 0x7C00), 4: ("<u4", 0x7F800000)}
+"""By size of a float: the integer to look at it, and its bits that are all set in infinity and NaN, and in no other value."""
 
 
 def _copy_column(path: str, name: str, target: np.ndarray, vectors: np.ndarray) -> tuple[str, int] | None:
@@ -100,7 +98,7 @@ def _copy_column(path: str, name: str, target: np.ndarray, vectors: np.ndarray) 
     Args:
         path: the file.
         name: of the column.
-        target: ``(n, D)`` of n vectors.
+        target: ``(n, width)`` of n vectors.
         vectors: ``(records,)`` how many of them each record has.
 
     Returns:
@@ -110,22 +108,23 @@ def _copy_column(path: str, name: str, target: np.ndarray, vectors: np.ndarray) 
         RuntimeError: there are more or fewer records.
     """
     flat, start, done, flaw = target.reshape(-1), 0, 0, None
-    ends = np.cumsum(vectors) * target.shape[1]
-    at_a_time = max(1, _BYTES_AT_A_TIME // target[:1].nbytes)
+    bits, exponent = _EXPONENTS[target.dtype.itemsize]
+    ends, vector_bytes = np.cumsum(vectors) * target.shape[1], target.shape[1] * target.dtype.itemsize
+    at_a_time = max(1, _BYTES_AT_A_TIME // vector_bytes)
     with opened(path) as file:
         for batch in file.iter_batches(at_a_time, columns=[name], use_threads=False):
             column = batch.column(0)
             column = column.drop_null() if column.null_count else column  # which copies
-            expected = vectors[done : done + len(column)] * target[:1].nbytes
+            expected = vectors[done : done + len(column)] * vector_bytes
             lengths = np.diff(_offsets(column))
             if len(lengths) != len(expected):
                 raise RuntimeError(f"{path} holds more {name} than records; embed again")
             if (wrong := lengths != expected).any():
                 place = int(wrong.argmax())
                 return f"{lengths[place]} bytes instead of {expected[place]}", done + place
-            values = _values(column)
+            values = _values(column, target.dtype)
             flat[start : start + len(values)] = values
-            if flaw is None and (bad := (values.view("<u2") & _EXPONENT) == _EXPONENT).any():
+            if flaw is None and (bad := (values.view(bits) & exponent) == exponent).any():
                 flaw = "NaN or infinity", int(np.searchsorted(ends, start + int(bad.argmax()), side="right"))
             start, done = start + len(values), done + len(column)
     if done != len(vectors):
@@ -138,12 +137,12 @@ def _offsets(column: pa.BinaryArray) -> np.ndarray:
     return np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column) + 1]
 
 
-def _values(column: pa.BinaryArray) -> np.ndarray:
-    """The float16 values of a binary column without nulls, without a copy."""
+def _values(column: pa.BinaryArray, dtype: np.dtype) -> np.ndarray:
+    """The values of a binary column without nulls, without a copy."""
     offsets = _offsets(column)
     if not len(offsets) or offsets[-1] == offsets[0]:
-        return np.empty(0, dtype=FEATURE_DTYPE)
-    return np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(FEATURE_DTYPE)
+        return np.empty(0, dtype=dtype)
+    return np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(dtype)
 
 
 _IN_EVERY_IDENTITY = "rows.npy"
@@ -175,7 +174,7 @@ def read_manifest(path: str) -> tuple[dict[str, Any], str]:
     return manifest, sha256_bytes(data)
 
 
-_KINDS: dict[str, type] = {"encoder": dict, "embed_dim": int, "dtype": str, "text": bool, "records_written": int, "images": int}
+_KINDS: dict[str, type] = {"encoder": dict, "embed_dim": int, "text": bool, "records_written": int, "images": int}
 
 
 def _check_manifest(place: str, manifest: Any) -> None:
@@ -192,7 +191,22 @@ def _check_manifest(place: str, manifest: Any) -> None:
     for name in ("embed_dim", "records_written", "images"):
         if manifest[name] < 1:
             raise RuntimeError(f"{place}: {name} must be at least 1, got {manifest[name]}; embed again")
-    if manifest["dtype"] != "float16":
-        raise RuntimeError(f"{place}: dtype must be float16, got {manifest['dtype']!r}; embed again")
     if (width := manifest["encoder"].get("embed_dim")) != manifest["embed_dim"]:
         raise RuntimeError(f"{place}: encoder.embed_dim must be embed_dim, {manifest['embed_dim']}, got {width!r}; embed again")
+    if "features" in manifest:
+        flaw = flaw_of_features(manifest["features"], text=manifest["text"])
+    else:  # of the first layout
+        dtype = manifest.get("dtype")
+        flaw = None if dtype == "float16" else f"dtype must be float16, got {dtype!r}"
+    if flaw is not None:
+        raise RuntimeError(f"{place}: {flaw}; embed again")
+
+
+def check_inputs(config: FeaturesConfig) -> None:
+    """Refuse inputs that the feature set of a config does not hold, before any work.
+
+    Raises:
+        ValueError: there is no finished embedding, or it lacks an input; those that it holds are named.
+        RuntimeError: the manifest is torn, or a field of it is wrong.
+    """
+    layout_of(config.path, read_manifest(config.path)[0], config.inputs, text=False)

@@ -1,69 +1,89 @@
-"""Rows of a float16 matrix as batches on a device, as fast as memory allows."""
+"""Rows of matrices as batches on a device, as fast as memory allows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 CPU = torch.device("cpu")
 
-_IN_FLIGHT = 2  # copies to a GPU: one is filled while the other travels
+_SLOTS = range(2)  # copies to a GPU: one is filled while the other travels
 
 
-def gather_batches(rows: Tensor, numbers: Iterable[Tensor], *, device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Gather rows, end to end for each image, one batch after the other.
+Chosen = Sequence[Tensor]
+"""Of each matrix, ``(N,)`` int64: the row of each image."""
 
-    The rows are gathered in float16, half of what is handed out, and widened where they are needed: on the CPU into one buffer
-    that every batch uses again (a new one costs more page faults than arithmetic), on a GPU after the copy to it.
+
+def gather_batches(
+    matrices: Sequence[Tensor], chosen: Iterable[Chosen], *, device: torch.device, dtype: torch.dtype
+) -> Iterator[Tensor]:
+    """Gather a row of each matrix, end to end for each image, one batch after the other.
+
+    The rows are gathered as they are kept, mostly in float16, half of what is handed out, and widened where they are needed: on
+    the CPU into one buffer that every batch uses again (a new one costs more page faults than arithmetic), on a GPU after the
+    copy to it.
 
     Args:
-        rows: ``(M, D)`` float16, on the CPU or on ``device``.
-        numbers: of each batch, ``(N, k)`` int64: the rows of each image.
+        matrices: each ``(M, width)``, all on the CPU or all on ``device``.
+        chosen: of each batch, which rows.
         device: where the batches go.
         dtype: of the batches.
 
     Yields:
-        ``(N, k D)``, until the next one is asked for: it overwrites this one.
+        ``(N, sum of the widths)``, until the next one is asked for: it overwrites this one.
     """
-    if rows.device.type != "cpu" and device.type == "cpu":
-        for batch in gather_batches(rows, numbers, device=rows.device, dtype=dtype):
+    held_on = matrices[0].device
+    if held_on.type != "cpu" and device.type == "cpu":
+        for batch in gather_batches(matrices, chosen, device=held_on, dtype=dtype):
             yield batch.cpu()
         return
-    if rows.device.type == "cpu" and device.type != "cpu":
-        yield from _through_pinned_memory(rows, numbers, device, dtype)
+    if held_on.type == "cpu" and device.type != "cpu":
+        yield from _through_pinned_memory(matrices, chosen, device, dtype)
         return
-    gathered, widened = rows.new_empty(0, rows.shape[1]), torch.empty(0, dtype=dtype, device=rows.device)
-    for row_numbers in numbers:
-        count, values = row_numbers.numel(), row_numbers.numel() * rows.shape[1]
-        if count > len(gathered):
-            gathered, widened = rows.new_empty(count, rows.shape[1]), widened.new_empty(values)
-        half = torch.index_select(rows, 0, row_numbers.flatten(), out=gathered[:count])
-        yield widened[:values].view(len(row_numbers), -1).copy_(half.view(len(row_numbers), -1))
+    widths = [matrix.shape[1] for matrix in matrices]
+    widened = torch.empty(0, sum(widths), dtype=dtype, device=held_on)
+    gathered = [matrix.new_empty(0, matrix.shape[1]) for matrix in matrices]
+    for rows in chosen:
+        count = len(rows[0])
+        if count > len(widened):
+            widened = widened.new_empty(count, sum(widths))
+            gathered = [matrix.new_empty(count, matrix.shape[1]) for matrix in matrices]
+        batch = widened[:count]
+        for part, matrix, numbers, buffer in zip(batch.split(widths, dim=1), matrices, rows, gathered, strict=True):
+            part.copy_(torch.index_select(matrix, 0, numbers, out=buffer[:count]))
+        yield batch
 
 
 def _through_pinned_memory(
-    rows: Tensor, numbers: Iterable[Tensor], device: torch.device, dtype: torch.dtype
+    matrices: Sequence[Tensor], chosen: Iterable[Chosen], device: torch.device, dtype: torch.dtype
 ) -> Iterator[Tensor]:
     """Copy each batch on a separate CUDA stream, while the training step on the previous batch runs.
 
-    The host waits only for the copy of the batch before the previous one, whose buffer is filled again.
+    The host waits only for the copy of the batch before the previous one, whose buffers are filled again.
     """
     copying = torch.cuda.Stream(device)
-    buffers = [torch.empty(0, dtype=rows.dtype, pin_memory=True) for _ in range(_IN_FLIGHT)]
-    copied = [torch.cuda.Event() for _ in range(_IN_FLIGHT)]
-    for turn, row_numbers in enumerate(numbers):
-        slot, count, values = turn % _IN_FLIGHT, row_numbers.numel(), row_numbers.numel() * rows.shape[1]
+    widths = [matrix.shape[1] for matrix in matrices]
+    buffers = [[torch.empty(0, width, dtype=m.dtype) for m, width in zip(matrices, widths, strict=True)] for _ in _SLOTS]
+    copied = [torch.cuda.Event() for _ in _SLOTS]
+    for turn, rows in enumerate(chosen):
+        slot, count = turn % len(_SLOTS), len(rows[0])
         copied[slot].synchronize()
-        if values > len(buffers[slot]):
-            buffers[slot] = torch.empty(values, dtype=rows.dtype, pin_memory=True)
-        half = torch.index_select(rows, 0, row_numbers.flatten(), out=buffers[slot][:values].view(count, -1))
+        if count > len(buffers[slot][0]):
+            buffers[slot] = [torch.empty(count, m.shape[1], dtype=m.dtype, pin_memory=True) for m in matrices]
+        filled = [
+            torch.index_select(matrix, 0, numbers, out=buffer[:count])
+            for matrix, numbers, buffer in zip(matrices, rows, buffers[slot], strict=True)
+        ]
         with torch.cuda.stream(copying):
-            on_device = half.view(len(row_numbers), -1).to(device, non_blocking=True)
+            on_device = [part.to(device, non_blocking=True) for part in filled]
             copied[slot].record(copying)
         computing = torch.cuda.current_stream(device)
         computing.wait_stream(copying)
-        on_device.record_stream(computing)  # its memory is the copying stream's, and must outlive the step
-        yield on_device.to(dtype)
+        batch = torch.empty(count, sum(widths), dtype=dtype, device=device)
+        for place, part in zip(batch.split(widths, dim=1), on_device, strict=True):
+            part.record_stream(computing)  # its memory is the copying stream's, and must outlive the step
+            place.copy_(part)
+        yield batch
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

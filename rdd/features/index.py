@@ -6,7 +6,7 @@ images are rows of the narrowest integers.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rdd import storage
-from rdd.schema import FEATURE_COLUMNS, FEATURES, REAL, label_of
+from rdd.features.columns import Layout
+from rdd.schema import REAL, label_of
 
 READ_THREADS = min(8, 2 * (os.cpu_count() or 1))
 """Files that are read side by side."""
@@ -58,14 +59,20 @@ class ImageIndex:
     """``(R,)``, in the order of the files."""
 
 
-def read_index(files: list[str]) -> FileIndex:
+def read_index(files: list[str], layout: Layout) -> FileIndex:
     """Ids, images and generators of all files, and where each file begins.
 
+    Args:
+        files: their paths.
+        layout: columns that the files must hold; they are read by :func:`rdd.features.files.read_columns`.
+
     Raises:
-        RuntimeError: an image or a record has no generator, so that its label would be a guess.
+        RuntimeError: a column is absent or of another type; or an image or a record has no generator, so that its label would
+            be a guess.
     """
+    types = _TYPES | {column.stored: pa.binary() for columns in layout.values() for column in columns}
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        read = list(pool.map(_read_file, files))
+        read = list(pool.map(lambda path: _read_file(path, types), files))
     generators = sorted({name for one in read for name in one.generators}, key=lambda name: (name != REAL, name))
     place = {name: number for number, name in enumerate(generators)}
     code = np.int16 if len(generators) < 2**15 else np.int32
@@ -89,9 +96,9 @@ class _OneFile:
     generators: list[str]
 
 
-def _read_file(path: str) -> _OneFile:
+def _read_file(path: str, types: Mapping[str, pa.DataType]) -> _OneFile:
     with opened(path) as parquet:
-        _check_types(path, parquet.schema_arrow)
+        _check_types(path, parquet.schema_arrow, types)
         table = parquet.read(columns=["record_id", "generators", "reason"], use_threads=False)
     table = table.filter(pc.is_null(table["reason"])).combine_chunks()
     ids, lists = (_one_array(table[name]) for name in ("record_id", "generators"))
@@ -121,16 +128,19 @@ def opened(path: str) -> Iterator[pq.ParquetFile]:
         raise RuntimeError(f"{path} can not be read ({said}); if it is damaged, embed again") from error
 
 
-def _check_types(path: str, schema: pa.Schema) -> None:
+_TYPES = {"record_id": pa.string(), "generators": pa.list_(pa.string()), "reason": pa.string()}
+
+
+def _check_types(path: str, schema: pa.Schema, types: Mapping[str, pa.DataType]) -> None:
     """Refuse a file whose columns are of other types, since features are read as bytes.
 
     Raises:
         RuntimeError: naming the column.
     """
-    for name in ("record_id", "generators", "reason", *FEATURE_COLUMNS):
+    for name, expected in types.items():
         place = schema.get_field_index(name)
         there = "absent" if place < 0 else schema.field(place).type
-        if there != (expected := FEATURES.field(name).type):
+        if there != expected:
             raise RuntimeError(f"{path}: the column {name} must be of type {expected}, got {there}; embed again")
 
 

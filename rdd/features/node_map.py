@@ -1,11 +1,14 @@
-"""One memory map of the features per node, which all its processes share."""
+"""One memory map of the features per node, which all its processes share.
+
+A map is a folder for each feature set: the index of its images, and a file for each matrix of features that a process of the
+node has asked for, so that runs on other inputs add what they lack and share the rest.
+"""
 
 import contextlib
 import fcntl
 import json
 import logging
 import os
-import shutil
 import stat
 import tempfile
 import time
@@ -16,17 +19,17 @@ import numpy as np
 import pyarrow as pa
 
 from rdd import storage
-from rdd.features.files import OnProgress, feature_files, identity_of, ignored, read_columns
+from rdd.features.columns import Layout
+from rdd.features.files import Allocate, OnProgress, feature_files, identity_of, ignored, read_columns
 from rdd.features.index import ImageIndex, index_images
 from rdd.hashing import sha256_bytes, sha256_file_in_parts
-from rdd.schema import FEATURE_DTYPE
 
 logger = logging.getLogger(__name__)
 
 _WAIT_S = 0.2
-_ROWS_FILE, _IMAGES_FILE, _RECORDS_FILE = _FILES = ("rows.npy", "images.arrow", "records.arrow")
+_IMAGES_FILE, _RECORDS_FILE = _INDEX_FILES = ("images.arrow", "records.arrow")
 _CHECKSUMS_FILE = "checksums.json"
-_LAYOUT = "2"
+_VERSION = "3"
 """Of the files in a map; a change of it leaves the maps of earlier versions to :mod:`rdd.features.old_maps`."""
 
 
@@ -37,23 +40,24 @@ def map_folder() -> str:
 
 
 def read_shared(
-    path: str, manifest: dict[str, Any], shared: str, on_progress: OnProgress = ignored
-) -> tuple[np.ndarray, ImageIndex]:
+    path: str, manifest: dict[str, Any], layout: Layout, shared: str, on_progress: OnProgress = ignored
+) -> tuple[dict[str, np.ndarray], ImageIndex]:
     """One memory map per node, below ``shared``: whoever comes first writes it, and the others wait for the lock.
 
     The index of the images is mapped like the features, so that a process has next to no memory of its own for either.
 
-    A map whose bytes are not those that were written is written again. Its checksum is verified by the first process that opens
-    it after the machine has started or its file has changed, which the file's times tell.
+    A file whose bytes are not those that were written is written again. Its checksum is verified by the first process that
+    opens it after the machine has started or the file has changed, which its times tell.
 
     Args:
         path: directory of the features.
         manifest: of the features.
+        layout: the matrices that are wanted; those that the map lacks are added.
         shared: folder of the memory maps.
         on_progress: gets how far the writing of the map is, also while another process writes it.
 
     Returns:
-        The rows of the features, see :class:`rdd.features.files.Columns`, and the index of the images; read only.
+        The matrices, see :class:`rdd.features.files.Columns`, and the index of the images; read only.
 
     Raises:
         RuntimeError: the files are not what the manifest says; or ``shared`` is not this user's alone, or has no room.
@@ -61,13 +65,12 @@ def read_shared(
     make_private(shared)
     folder = map_of(path, manifest, shared)
     with _exclusive(f"{folder}.lock", on_progress) as note:
-        if os.path.exists(folder) and not _is_whole(folder, note):
-            logger.warning("the memory map in %s is not what was written; writing it again", folder)
-            shutil.rmtree(folder)
-        if not os.path.exists(folder):
-            _write_map(path, manifest, folder, note)
-        rows = np.load(os.path.join(folder, _ROWS_FILE), mmap_mode="r")
-        images, records = (_read_arrow(os.path.join(folder, name)) for name in (_IMAGES_FILE, _RECORDS_FILE))
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        lacking = _lacking(folder, [*_INDEX_FILES, *map(_matrix_file, layout)], note)
+        if lacking:
+            _write_map(path, manifest, layout, folder, lacking, note)
+        matrices = {name: np.load(os.path.join(folder, _matrix_file(name)), mmap_mode="r") for name in layout}
+        images, records = (_read_arrow(os.path.join(folder, name)) for name in _INDEX_FILES)
     generators = images["generator"]
     index = ImageIndex(
         order=images["order"].to_numpy(),
@@ -76,7 +79,17 @@ def read_shared(
         generators=tuple(generators.dictionary.to_pylist()),
         record_ids=records["record_id"],
     )
-    return rows, index
+    return matrices, index
+
+
+def mapped(path: str, manifest: dict[str, Any], layout: Layout, shared: str) -> set[str]:
+    """Names of the matrices of a layout that the map of some features has already."""
+    folder = map_of(path, manifest, shared)
+    return {name for name in layout if os.path.exists(os.path.join(folder, _matrix_file(name)))}
+
+
+def _matrix_file(name: str) -> str:
+    return f"{name}.npy"
 
 
 def map_of(path: str, manifest: dict[str, Any], shared: str) -> str:
@@ -86,7 +99,7 @@ def map_of(path: str, manifest: dict[str, Any], shared: str) -> str:
     used on.
     """
     written = [file.written_ns for file in storage.list_files(storage.join(path, "data"))]
-    name = sha256_bytes(json.dumps([_LAYOUT, identity_of(path, manifest), written]).encode())
+    name = sha256_bytes(json.dumps([_VERSION, identity_of(path, manifest), written]).encode())
     return os.path.join(shared, name)
 
 
@@ -111,41 +124,64 @@ def make_private(folder: str) -> None:
         )
 
 
-def _write_map(path: str, manifest: dict[str, Any], folder: str, on_progress: OnProgress) -> None:
-    """The columns as files of numpy, complete and on the disk, or not there."""
-    beside = f"{folder}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    os.makedirs(beside, mode=0o700)
-    logger.info("writing the memory map of %s to %s", path, folder)
-    place = os.path.join(beside, _ROWS_FILE)
+def _write_map(
+    path: str, manifest: dict[str, Any], layout: Layout, folder: str, lacking: list[str], on_progress: OnProgress
+) -> None:
+    """The files that a map lacks, each complete and on the disk, or not there."""
+    _drop_partial(folder)  # of a process that was killed
+    logger.info("writing the memory map of %s to %s: %s", path, folder, ", ".join(lacking))
+    wanted = {name: columns for name, columns in layout.items() if _matrix_file(name) in lacking}
+    columns = read_columns(feature_files(path), wanted, _allocator(folder), on_progress=on_progress)
+    for matrix in columns.matrices.values():
+        assert isinstance(matrix, np.memmap)
+        matrix.flush()
+    if set(lacking) & set(_INDEX_FILES):
+        index = index_images(path, columns.index, manifest)
+        generators = pa.DictionaryArray.from_arrays(index.generator_of, list(index.generators))
+        images = {"order": index.order, "record_of": index.record_of, "generator": generators}
+        _write_arrow(os.path.join(folder, _IMAGES_FILE + _PARTIAL), images)
+        _write_arrow(os.path.join(folder, _RECORDS_FILE + _PARTIAL), {"record_id": index.record_ids})
+        lacking = sorted({*lacking, *_INDEX_FILES})
+    on_progress(_CHECKING)
+    for name in lacking:
+        place = os.path.join(folder, name)
+        _to_disk(place + _PARTIAL)
+        checksum = sha256_file_in_parts(place + _PARTIAL)
+        os.replace(place + _PARTIAL, place)
+        _note_checksum(folder, name, checksum)
+    _to_disk(folder)
+    _to_disk(os.path.dirname(folder))
 
-    def allocate(shape: tuple[int, int]) -> np.ndarray:
-        rows = np.lib.format.open_memmap(place, mode="w+", dtype=FEATURE_DTYPE, shape=shape)
-        with open(place, "r+b") as file:  # reserve the space: writing to a sparse map on a full disk kills the process (SIGBUS)
+
+_PARTIAL = ".partial"
+_CHECKING = "checking the memory map of features"
+
+
+def _drop_partial(folder: str) -> None:
+    for name in os.listdir(folder):
+        if name.endswith(_PARTIAL):
+            os.unlink(os.path.join(folder, name))
+
+
+def _allocator(folder: str) -> Allocate:
+    """Makes matrices as files, their space reserved: writing to a sparse map on a full disk would kill the process (SIGBUS)."""
+
+    def allocate(name: str, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+        place = os.path.join(folder, _matrix_file(name) + _PARTIAL)
+        matrix = np.lib.format.open_memmap(place, mode="w+", dtype=dtype, shape=shape)
+        with open(place, "r+b") as file:
             try:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(place))
             except OSError as error:
                 size = os.path.getsize(place) / 2**30
-                shutil.rmtree(beside, ignore_errors=True)
+                _drop_partial(folder)
                 raise RuntimeError(
                     f"no room for a memory map of {size:.3g} GiB in {os.path.dirname(folder)} ({error.strerror}); "
                     "set RDD_MAP_DIR to a larger disk; training can also do without, by features.held stream"
                 ) from error
-        return rows
+        return matrix
 
-    columns = read_columns(feature_files(path), manifest, allocate, on_progress=on_progress)
-    assert isinstance(columns.rows, np.memmap)
-    columns.rows.flush()
-    index = index_images(path, columns.index, manifest)
-    generators = pa.DictionaryArray.from_arrays(index.generator_of, list(index.generators))
-    images = {"order": index.order, "record_of": index.record_of, "generator": generators}
-    _write_arrow(os.path.join(beside, _IMAGES_FILE), images)
-    _write_arrow(os.path.join(beside, _RECORDS_FILE), {"record_id": index.record_ids})
-    _note_checksums(beside, _checksums(beside, on_progress))
-    for name in (*os.listdir(beside), "."):
-        _to_disk(os.path.join(beside, name))
-    os.replace(beside, folder)
-    _to_disk(os.path.dirname(folder))
+    return allocate
 
 
 def _write_arrow(path: str, columns: dict[str, Any]) -> None:
@@ -160,39 +196,52 @@ def _read_arrow(path: str) -> pa.RecordBatch:
     return pa.ipc.open_file(pa.memory_map(path)).get_batch(0)
 
 
-def _is_whole(folder: str, on_progress: OnProgress) -> bool:
-    """Whether the files of a map have the checksums that were noted when they were written."""
+def _lacking(folder: str, names: list[str], on_progress: OnProgress) -> list[str]:
+    """The files of a map that are missing or have other checksums than were noted when they were written."""
+    noted, lacking = _noted(folder), []
+    for name in names:
+        if name not in noted:
+            lacking.append(name)
+        elif not _is_whole(folder, name, noted[name], on_progress):
+            logger.warning("%s in the memory map in %s is not what was written; writing it again", name, folder)
+            lacking.append(name)
+    return lacking
+
+
+def _is_whole(folder: str, name: str, noted: Any, on_progress: OnProgress) -> bool:
     try:
-        with open(os.path.join(folder, _CHECKSUMS_FILE)) as file:
-            noted = json.load(file)
-        if noted["seen"] == _seen(folder):
+        if noted["seen"] == _seen(folder, name):
             return True
-        if noted["sha256"] != _checksums(folder, on_progress):
+        on_progress(_CHECKING)
+        if noted["sha256"] != sha256_file_in_parts(os.path.join(folder, name)):
             return False
-    except (OSError, ValueError, KeyError, TypeError):  # files are missing or torn
+    except (OSError, KeyError, TypeError):  # missing, or noted in another form
         return False
-    _note_checksums(folder, noted["sha256"])
+    _note_checksum(folder, name, noted["sha256"])
     return True
 
 
-def _note_checksums(folder: str, sha256: dict[str, str]) -> None:
-    storage.write_json(os.path.join(folder, _CHECKSUMS_FILE), {"sha256": sha256, "seen": _seen(folder)})
+def _noted(folder: str) -> dict[str, Any]:
+    """By file of a map: its checksum, and when it was verified."""
+    try:
+        with open(os.path.join(folder, _CHECKSUMS_FILE)) as file:
+            noted = json.load(file)
+    except (OSError, ValueError):  # missing or torn
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
-def _checksums(folder: str, on_progress: OnProgress) -> dict[str, str]:
-    """SHA-256 of each file of a map."""
-    on_progress("checking the memory map of features")
-    return {name: sha256_file_in_parts(os.path.join(folder, name)) for name in _FILES}
+def _note_checksum(folder: str, name: str, sha256: str) -> None:
+    noted = _noted(folder) | {name: {"sha256": sha256, "seen": _seen(folder, name)}}
+    storage.write_json(os.path.join(folder, _CHECKSUMS_FILE), noted)
 
 
-def _seen(folder: str) -> list[Any]:
-    """Which start of the machine this is, and of each file what changes when it is written to."""
+def _seen(folder: str, name: str) -> list[Any]:
+    """Which start of the machine this is, and of a file what changes when it is written to."""
     with open("/proc/sys/kernel/random/boot_id") as file:
-        seen: list[Any] = [file.read().strip()]
-    for name in _FILES:
-        now = os.stat(os.path.join(folder, name))
-        seen.append([now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns])
-    return seen
+        start = file.read().strip()
+    now = os.stat(os.path.join(folder, name))
+    return [start, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns]
 
 
 def _to_disk(path: str) -> None:

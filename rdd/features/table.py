@@ -1,12 +1,12 @@
 """Features as tensors: Parquet to memory, splits by record, text modes, and the sequence of global batches.
 
-All of D3's features are 25 GB in float16, so every process can index every row: the columns are laid below each other in one
-matrix, in memory or in a memory map that the processes of a node share, and a batch is a gather by index. Nothing is permuted
-or copied per split.
+D3's projections and prompts are 25 GB in float16, so every process can index every row: the features of a name are one matrix,
+in memory or in a memory map that the processes of a node share, and a batch is a gather by index. Nothing is permuted or copied
+per split.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from rdd.config import FeaturesConfig
+from rdd.feature_names import PROJECTED
 from rdd.features.batches import global_batches
+from rdd.features.columns import TEXT, Layout, layout_of, width_of
 from rdd.features.files import OnProgress, feature_files, identity_of, ignored, read_columns, read_manifest
 from rdd.features.gather import CPU, gather_batches, to_device
 from rdd.features.index import ImageIndex, index_images, labels_of
 from rdd.features.node_map import read_shared
 from rdd.features.splits import PARTS, Part, split_with_both_classes
-from rdd.features.text_modes import TextMode, input_width, prompt_rows, text_mode_for
+from rdd.features.text_modes import TextMode, prompt_rows, text_mode_for
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Batch:
     """Rows of a feature table, gathered."""
 
     features: Tensor
-    """``(N, D)`` or ``(N, 2 D)`` float32: image features, then those of the text."""
+    """``(N, width)`` float32: the inputs of each image, then the features of its text."""
     labels: Tensor
     """``(N,)`` float32: 0 real, 1 generated."""
 
@@ -43,11 +45,11 @@ class FeatureTable:
     often the embedding was interrupted.
     """
 
-    rows: Tensor
-    """``(M, D)`` float16 of M images in the order of the files; with text, below them ``(R, D)`` of the original prompts of R
-    records, then of the positive ones."""
-    has_text: bool
-    """Whether prompts are there."""
+    layout: Layout
+    """What lies in which matrix, in the order of a batch's columns."""
+    matrices: dict[str, Tensor]
+    """Of each input ``(M, width)`` of M images in the order of the files; with text under ``text`` ``(2 R, D)``, the original
+    prompts of R records, then the positive ones. float16, or float32 for features that are kept in it."""
     order: Tensor
     """``(M,)`` int32: row of each image, sorted by record id."""
     record_of: Tensor
@@ -75,40 +77,62 @@ class FeatureTable:
         return False
 
     @classmethod
-    def load(cls, path: str, *, shared: str | None = None, on_progress: OnProgress = ignored) -> "FeatureTable":
-        """Read what jobs/embed.py wrote.
+    def load(
+        cls,
+        path: str,
+        *,
+        inputs: Sequence[str] = (PROJECTED,),
+        text: bool = True,
+        shared: str | None = None,
+        on_progress: OnProgress = ignored,
+    ) -> "FeatureTable":
+        """Read some of what jobs/embed.py wrote.
 
         Args:
             path: its directory, local or on S3.
+            inputs: names of the features of an image that a batch holds, in this order; no other column is read.
+            text: whether the features of prompts are read, where there are any; without them only text mode none is left.
             shared: local directory for one memory map per node: the first process writes it, all map it. By default the
                 features are read into this process's own memory.
             on_progress: told how far the reading is.
 
         Raises:
-            ValueError: there is no finished embedding at ``path``.
+            ValueError: there is no finished embedding at ``path``, or it lacks an input.
             RuntimeError: the files are not what the manifest says.
         """
         manifest, digest = read_manifest(path)
+        layout = layout_of(path, manifest, inputs, text=text)
         if shared:
-            rows, index = read_shared(path, manifest, shared, on_progress)
+            matrices, index = read_shared(path, manifest, layout, shared, on_progress)
         else:
-            columns = read_columns(feature_files(path), manifest, on_progress=on_progress)
-            rows, index = columns.rows, index_images(path, columns.index, manifest)
+            columns = read_columns(feature_files(path), layout, on_progress=on_progress)
+            matrices, index = columns.matrices, index_images(path, columns.index, manifest)
             del columns
-        return cls(rows=_tensor(rows), **table_fields(path, index, manifest, digest))
+        tensors = {name: _tensor(matrices[name]) for name in layout}
+        return cls(layout=layout, matrices=tensors, **table_fields(path, index, manifest, digest))
 
     def __len__(self) -> int:
         """Images in the table."""
         return len(self.order)
 
     @property
-    def embed_dim(self) -> int:
-        """Width D of a feature vector."""
-        return int(self.manifest["embed_dim"])
+    def inputs(self) -> dict[str, int]:
+        """Names and widths of the features of an image that a batch holds, in their order."""
+        return {name: columns[0].width for name, columns in self.layout.items() if name != TEXT}
+
+    @property
+    def has_text(self) -> bool:
+        """Whether prompts are there."""
+        return TEXT in self.layout
+
+    @property
+    def text_width(self) -> int:
+        """Columns of the features of a prompt; 0 where there are none."""
+        return self.layout[TEXT][0].width if self.has_text else 0
 
     def width(self, text_mode: str) -> int:
         """Columns of a batch's features."""
-        return input_width(self.embed_dim, self.text_mode(text_mode))
+        return width_of(self.layout, text=self.text_mode(text_mode) != "none")
 
     def text_mode(self, wanted: str) -> TextMode:
         """The text mode that ``features.text_mode`` comes to here, see :func:`rdd.features.text_modes.text_mode_for`.
@@ -172,16 +196,17 @@ class FeatureTable:
         """
         text_mode = self.text_mode(text_mode)
         parts = list(parts)
-        numbers = (to_device(self.row_numbers(images, text_mode), self.rows.device) for images in parts)
-        for images, features in zip(parts, gather_batches(self.rows, numbers, device=device, dtype=dtype), strict=True):
+        matrices = [self.matrices[name] for name in self.layout if name != TEXT or text_mode != "none"]
+        chosen = (self._chosen(images, text_mode) for images in parts)
+        for images, features in zip(parts, gather_batches(matrices, chosen, device=device, dtype=dtype), strict=True):
             yield Batch(features, to_device(self.labels.index_select(0, images).to(dtype), device))
 
-    def row_numbers(self, images: Tensor, text_mode: TextMode) -> Tensor:
-        """Rows that make up the features of some images: ``(N, 1)`` int64, or with text ``(N, 2)``."""
-        image_rows = self.order.index_select(0, images).to(torch.int64)
+    def _chosen(self, images: Tensor, text_mode: TextMode) -> list[Tensor]:
+        """Of each matrix that a text mode needs, the rows of some images, where the matrices are."""
         records, labels = (values.index_select(0, images) for values in (self.record_of, self.labels))
+        rows = to_device(self.order.index_select(0, images).to(torch.int64), self.device)
         prompts = prompt_rows(text_mode, records, labels, num_records=len(self.record_ids))
-        return image_rows[:, None] if prompts is None else torch.stack([image_rows, len(self) + prompts], dim=1)
+        return [rows] * len(self.inputs) + ([] if prompts is None else [to_device(prompts.to(torch.int64), self.device)])
 
     def epoch_batches(self, images: Tensor, *, seed: int, epoch: int, batch_size: int, stratified: bool) -> list[Tensor]:
         """The sequence of global batches of an epoch, see :func:`global_batches`."""
@@ -190,14 +215,18 @@ class FeatureTable:
 
     def to(self, device: torch.device) -> "FeatureTable":
         """The same table with its features in a device's memory."""
-        return replace(self, rows=self.rows.to(device))
+        return replace(self, matrices={name: matrix.to(device) for name, matrix in self.matrices.items()})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features are held."""
+        return next(iter(self.matrices.values())).device
 
 
 def table_fields(path: str, index: ImageIndex, manifest: dict[str, Any], digest: str) -> dict[str, Any]:
     """The fields of a table besides its features."""
     pa.default_memory_pool().release_unused()  # Arrow would keep what it took to read thousands of files
     return {
-        "has_text": bool(manifest["text"]),
         "order": _tensor(index.order),
         "record_of": _tensor(index.record_of),
         "labels": torch.from_numpy(labels_of(index.generator_of, index.generators)),

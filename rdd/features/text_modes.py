@@ -38,11 +38,6 @@ def text_mode_for(wanted: str, *, has_text: bool) -> TextMode:
     return wanted  # type: ignore[return-value]
 
 
-def input_width(embed_dim: int, text_mode: TextMode) -> int:
-    """Columns that a head takes: the image's features and, with text, those of its prompt."""
-    return embed_dim if text_mode == "none" else 2 * embed_dim
-
-
 def prompt_rows(text_mode: TextMode, records: Tensor, labels: Tensor, *, num_records: int) -> Tensor | None:
     """Row of the prompt of some images, among the original prompts of all records and then their positive ones.
 

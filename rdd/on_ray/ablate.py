@@ -11,7 +11,7 @@ import numpy as np
 import ray
 
 from rdd import storage
-from rdd.config import Config
+from rdd.config import Config, FeaturesConfig
 from rdd.config.parse import override, section_dicts, settings_of
 from rdd.config.stages import ABLATE, TRAIN, TRAINING_SECTIONS, require
 from rdd.engine import check_text_dropout
@@ -20,6 +20,7 @@ from rdd.evaluation.ablation_table import Row, ablation_rows, as_csv, as_markdow
 from rdd.evaluation.figures import save_figure
 from rdd.evaluation.scores import Scored, read_logits
 from rdd.features import FeatureTable
+from rdd.features.files import check_inputs
 from rdd.metrics import auroc
 from rdd.on_ray.background import POLL_S, root_cause
 from rdd.on_ray.feature_placement import hold_features
@@ -57,9 +58,11 @@ def run_ablation(config: Config) -> dict[str, Any]:
     rows = rows_of(config)
     if (summary := finished(ABLATE, config)) is not None:
         return summary
+    for row in rows.values():
+        check_inputs(row.features)
     bundle = {"CPU": config.ablate.cpus_per_run, "GPU": config.ablate.gpus_per_run}
     with ray_session(config.cluster, [bundle], knobs="ablate.cpus_per_run or ablate.gpus_per_run"):
-        table = hold_features(config.features)
+        table = hold_features(_features_of_all(config, rows))
         check_features(config, table)
         for row in rows.values():
             check_text_dropout(row.model, table.text_mode(row.features.text_mode))
@@ -133,10 +136,23 @@ def rows_of(config: Config) -> dict[str, Config]:
         rows[name] = override(config, values)
         if rows[name].train.cross_validate:
             raise ValueError("train.cross_validate must be false in an ablation, whose rows share one test set, got true")
-    shared = [replace(row.features, text_mode="none", held="auto", shuffle_mib=1) for row in rows.values()]
+    free = FeaturesConfig()
+    shared = [
+        replace(row.features, inputs=free.inputs, text_mode="none", held=free.held, shuffle_mib=free.shuffle_mib)
+        for row in rows.values()
+    ]
     if any(features != shared[0] for features in shared):
-        raise ValueError("ablate.rows must share features and split, or their differences are not paired; got several")
+        raise ValueError(
+            "ablate.rows must share the feature set and its split, or their differences are not paired; got several"
+        )
     return rows
+
+
+def _features_of_all(config: Config, rows: Mapping[str, Config]) -> FeaturesConfig:
+    """The features of the config, with the text that any row uses."""
+    if all(one.features.text_mode == "none" for one in (config, *rows.values())):
+        return config.features
+    return replace(config.features, text_mode="auto")
 
 
 def _with_text_mode(row: Config, table: FeatureTable) -> Config:

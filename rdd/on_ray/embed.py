@@ -11,6 +11,7 @@ import errno
 import functools
 import logging
 import os
+import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from rdd.data.open import Source, open_source
 from rdd.embedding.decoder import RecordDecoder
 from rdd.embedding.output import finish, parquet_options, summarize
 from rdd.embedding.resume import WORK, committed_keys, keep_index
+from rdd.embedding.stored import Stored, stored_features
 from rdd.encoder_identity import EncoderIdentity
 from rdd.on_ray.embedding_graph import Sizes, Steps, sizes_of, write_features
 from rdd.on_ray.embedding_progress import Report, run_watched, start_ledger
@@ -64,15 +66,17 @@ def run_embedding(config: Config) -> dict[str, Any]:
     bundles.append({"CPU": embed.cpus_per_task})
     knobs = "embed.num_workers, embed.cpus_per_worker or embed.gpus_per_worker"
     with ThreadPoolExecutor(1) as beside:
-        identity = beside.submit(_identity, config.clip)
+        told = beside.submit(_encoder_of, config)
         logger.info("reading the ids of the records")
         index = source.index()
         with ray_session(config.cluster, bundles, knobs=knobs):
-            encoder = identity.result()  # the last refusal: from here on the directory is this run's
-            return _embed(request, config, source, index, encoder)
+            encoder, features = told.result()  # the last refusal: from here on the directory is this run's
+            return _embed(request, config, source, index, encoder, features)
 
 
-def _embed(request: Config, config: Config, source: Source, index: pa.Table, encoder: EncoderIdentity) -> dict[str, Any]:
+def _embed(
+    request: Config, config: Config, source: Source, index: pa.Table, encoder: EncoderIdentity, features: Stored
+) -> dict[str, Any]:
     """The work itself.
 
     Args:
@@ -81,10 +85,11 @@ def _embed(request: Config, config: Config, source: Source, index: pa.Table, enc
         source: the records.
         index: of all of them.
         encoder: which one.
+        features: what is stored of it.
     """
     output = storage.absolute(config.embed.output)
     with begun(EMBED, request) as stage:
-        keep_index(index, encoder, output)
+        keep_index(index, encoder, features, output)
         _embed_missing(config, source, index, output, encoder)
         manifest = finish(config, index, output, encoder)
         summary = summarize(output, manifest)
@@ -151,11 +156,12 @@ def _sizes(config: Config, source: Source, missing: pa.Table, encoder: EncoderId
     )
 
 
-def _identity(config: ClipConfig) -> EncoderIdentity:
+def _encoder_of(config: Config) -> tuple[EncoderIdentity, Stored]:
     """Load the encoder once beside the start of Ray, so that a wrong request fails before any work."""
     from rdd.clip import ClipEncoder  # and with it torch, which takes seconds
 
-    return ClipEncoder.from_config(replace(config, device="cpu", precision="fp32")).identity
+    features = stored_features(config)  # refuses blocks that the model has not
+    return ClipEncoder.from_config(replace(config.clip, device="cpu", precision="fp32")).identity, features
 
 
 def _write(
@@ -172,7 +178,7 @@ def _write(
     }
     decode = _decoder(config, encoder, progress)
     steps = Steps(read=source.reader, decode=decode, encoder=_Encoder, arguments=arguments, progress=progress)
-    write_features(missing, steps, output, embed, sizes, parquet_options(encoder))
+    write_features(missing, steps, output, embed, sizes, parquet_options(config))
 
 
 def _decoder(config: Config, encoder: EncoderIdentity, progress: Report) -> Callable[[pa.Table], pa.Table]:
@@ -184,12 +190,34 @@ def _decoder(config: Config, encoder: EncoderIdentity, progress: Report) -> Call
 
 
 class _Encoder:
-    """The encoder of one process of the pool."""
+    """The encoder of one process of the pool.
 
-    def __init__(self, **arguments: Any) -> None:
-        from rdd.embedding.encoder import RecordEncoder  # and with it torch, which tasks do not need
+    Args:
+        config: of the encoder.
+        text: whether prompts are encoded.
+        threads: torch threads on a CPU; Ray would leave a worker one.
+        expected: what the encoder must be.
+        progress: told when it is loaded (step ``load``), and of each table.
 
-        self._encoder = RecordEncoder(**arguments)
+    Raises:
+        RuntimeError: the encoder is another one here, such as other weights under the same name.
+    """
+
+    def __init__(self, config: ClipConfig, *, text: bool, threads: int, expected: EncoderIdentity, progress: Report) -> None:
+        import torch  # which only the processes of the pool need
+
+        from rdd.clip import ClipEncoder
+        from rdd.embedding.encoder import RecordEncoder
+
+        torch.set_num_threads(threads)
+        encoder = ClipEncoder.from_config(config)
+        if encoder.identity != expected:
+            raise RuntimeError(
+                f"the encoder on {platform.node()} is {encoder.identity}, and where the job began it is {expected}; "
+                "put the same weights there"
+            )
+        self._encode = RecordEncoder(encoder, config, text=text, progress=progress)
+        progress("load", 1)  # ends the time to start: from now on the stall limit applies
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return self._encoder(table)
+        return self._encode(table)

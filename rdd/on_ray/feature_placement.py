@@ -3,17 +3,17 @@
 import logging
 import os
 import shutil
-from typing import Literal
+from typing import Any, Literal
 
 import ray
 import torch
 
-from rdd import storage
 from rdd.config import FeaturesConfig
 from rdd.features import FeatureTable
+from rdd.features.columns import Layout, bytes_of, layout_of
 from rdd.features.files import OnProgress, ignored, read_manifest
 from rdd.features.gather import CPU
-from rdd.features.node_map import make_private, map_folder, map_of
+from rdd.features.node_map import make_private, map_folder, mapped
 from rdd.on_ray.feature_stream import StreamedTable
 from rdd.progress import PROGRESS_S, at_most_every
 
@@ -43,16 +43,18 @@ def hold_features(
         on_loading: called at once when the process has started, and then every few seconds with the progress of loading.
 
     Raises:
-        ValueError: there is no finished embedding, or no room to train on it in the order that the config asks for.
+        ValueError: there is no finished embedding, it lacks an input, or there is no room to train on it in the order that the
+            config asks for.
     """
     on_loading(f"process {os.getpid()} has started")
     on_progress = at_most_every(PROGRESS_S, on_loading)
     place = place_of(config, device, to_train=to_train)
+    wanted: dict[str, Any] = {"inputs": config.inputs, "text": config.text_mode != "none"}
     where = {"device": f"memory of {device}", "map": f"one memory map a node, in {map_folder()}", "stream": "Ray Data's stream"}
-    logger.info("features: %.3g GiB, held in %s", feature_bytes(config.path) / 2**30, where[place])
+    logger.info("features: %.3g GiB, held in %s", feature_bytes(config) / 2**30, where[place])
     if place == "stream":
-        return StreamedTable.open(config.path, shuffle_mib=config.shuffle_mib)
-    table = FeatureTable.load(config.path, shared=map_folder(), on_progress=on_progress)
+        return StreamedTable.open(config.path, **wanted, shuffle_mib=config.shuffle_mib)
+    table = FeatureTable.load(config.path, **wanted, shared=map_folder(), on_progress=on_progress)
     return table.to(device) if place == "device" else table
 
 
@@ -65,14 +67,15 @@ def place_of(config: FeaturesConfig, device: torch.device = CPU, *, to_train: bo
     Raises:
         ValueError: ``features.held`` is auto, this process trains, and the node has no room for a memory map.
     """
-    manifest, _ = read_manifest(config.path)
-    size = feature_bytes(config.path)
+    manifest, layout = _layout(config)
+    size = bytes_of(layout, manifest)
     if config.held == "stream":
         return "stream"
     if device.type == "cuda" and config.held != "map" and (config.held == "device" or size <= _room_on_gpu(device)):
         return "device"
-    written = os.path.exists(map_of(config.path, manifest, map_folder()))
-    lacking = _lacking_for_map(size, written) if config.held == "auto" else None
+    there = mapped(config.path, manifest, layout, map_folder())
+    to_write = bytes_of({name: columns for name, columns in layout.items() if name not in there}, manifest)
+    lacking = _lacking_for_map(size, to_write) if config.held == "auto" else None
     if lacking is None:
         return "map"
     if not to_train:
@@ -97,16 +100,22 @@ def _share_of_gpu() -> float:
     return min(1.0, ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0))
 
 
-def feature_bytes(path: str) -> int:
-    """Size of the features at a path; their columns are not compressed."""
-    return sum(file.size for file in storage.list_files(storage.join(path, "data"), suffix=".parquet"))
+def feature_bytes(config: FeaturesConfig) -> int:
+    """Size of the features that a config asks for: its inputs, and the prompts where they are used."""
+    manifest, layout = _layout(config)
+    return bytes_of(layout, manifest)
 
 
-def _lacking_for_map(size: int, written: bool) -> str | None:
-    """What a node lacks for a memory map of so many bytes, in words; None where it fits."""
+def _layout(config: FeaturesConfig) -> tuple[dict[str, Any], Layout]:
+    manifest, _ = read_manifest(config.path)
+    return manifest, layout_of(config.path, manifest, config.inputs, text=config.text_mode != "none")
+
+
+def _lacking_for_map(size: int, to_write: int) -> str | None:
+    """What a node lacks for a memory map of so many bytes, some of them still to write, in words; None where it fits."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > _MEMORY_SHARE * memory:
         return f"the node has {memory / 2**30:.3g} GiB of memory, of which {_MEMORY_SHARE:.0%} may be used"
     make_private(map_folder())
     free = shutil.disk_usage(map_folder()).free
-    return None if written or size <= free else f"{map_folder()} has {free / 2**30:.3g} GiB free"
+    return None if to_write <= free else f"{map_folder()} has {free / 2**30:.3g} GiB free"

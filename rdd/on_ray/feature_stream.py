@@ -6,7 +6,7 @@ and keeps its own share.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ import ray
 import torch
 from torch import Tensor
 
+from rdd.feature_names import PROJECTED
 from rdd.features import Batch, FeatureTable, TextMode, deal_batches, hash_pair
+from rdd.features.columns import TEXT, Layout, layout_of, width_of
 from rdd.features.files import feature_files, read_columns, read_manifest
 from rdd.features.gather import CPU
-from rdd.features.index import index_images, labels_of, read_index
+from rdd.features.index import FileIndex, index_images, labels_of, read_index
 from rdd.features.table import table_fields
 from rdd.features.text_modes import prompt_rows
-from rdd.schema import FEATURE_DTYPE
 
 _TASKS = 2  # windows on their way: one is read while another is trained on
 
@@ -42,23 +43,32 @@ class StreamedTable(FeatureTable):
         return True
 
     @classmethod
-    def open(cls, path: str, *, shuffle_mib: int) -> "StreamedTable":
+    def open(cls, path: str, *, inputs: Sequence[str] = (PROJECTED,), text: bool = True, shuffle_mib: int) -> "StreamedTable":
         """Read the index of what jobs/embed.py wrote.
 
         Args:
             path: its directory, local or on S3.
+            inputs: names of the features of an image that a batch holds, in this order.
+            text: whether the features of prompts may be asked for, where there are any.
             shuffle_mib: features, in MiB, that are shuffled together; a rank keeps its share of two such windows in memory,
                 and a file each.
 
         Raises:
-            ValueError: there is no finished embedding at ``path``.
+            ValueError: there is no finished embedding at ``path``, or it lacks an input.
             RuntimeError: the files are not what the manifest says.
         """
         manifest, digest = read_manifest(path)
-        index = read_index(feature_files(path))
-        rows = torch.empty(0, manifest["embed_dim"], dtype=torch.float16)
+        layout = layout_of(path, manifest, inputs, text=text)
+        index = read_index(feature_files(path), layout)
         fields = table_fields(path, index_images(path, index, manifest), manifest, digest)
-        return cls(rows=rows, **fields, files=index.files, first_image=index.first_image, window_bytes=shuffle_mib * 2**20)
+        return cls(
+            layout=layout,
+            matrices={},
+            files=index.files,
+            first_image=index.first_image,
+            window_bytes=shuffle_mib * 2**20,
+            **fields,
+        )
 
     def epoch_batches(self, images: Tensor, *, seed: int, epoch: int, batch_size: int, stratified: bool) -> list[Tensor]:
         """The batches of an epoch, shuffled within windows of files; ``stratified`` deals the classes within a window."""
@@ -88,7 +98,7 @@ class StreamedTable(FeatureTable):
         parts = list(parts)
         per_window = self._batches_per_window(max(map(len, parts), default=1))  # of a rank: its share of some windows
         windows = [self._window(parts[first : first + per_window], text_mode) for first in range(0, len(parts), per_window)]
-        features = _read_in_order(windows, self.manifest)
+        features = _read_in_order(windows, self._layout_for(text_mode))
         for images, batch in zip(parts, features, strict=True):
             labels = self.labels.index_select(0, images)
             yield Batch(batch.to(device).to(dtype), labels.to(device, dtype))
@@ -98,11 +108,14 @@ class StreamedTable(FeatureTable):
         numbers = np.unique(np.concatenate([self._file_of(images).numpy() for images in parts]))
         return _Window([self.files[number] for number in numbers], self.first_image[numbers].tolist(), rows, text_mode)
 
+    def _layout_for(self, text_mode: TextMode) -> Layout:
+        return {name: columns for name, columns in self.layout.items() if name != TEXT or text_mode != "none"}
+
     def _file_of(self, images: Tensor) -> Tensor:
         return torch.searchsorted(torch.from_numpy(self.first_image), self.order[images], right=True) - 1
 
     def _batches_per_window(self, batch_size: int) -> int:
-        image_bytes = self.embed_dim * 2 * (2 if self.has_text else 1)
+        image_bytes = sum(columns[0].vector_bytes for columns in self.layout.values())
         return max(1, self.window_bytes // (batch_size * image_bytes))
 
 
@@ -124,36 +137,45 @@ class _WindowReader:
 
     Args:
         windows: a reference to each, so that a task fetches no window but its own.
-        manifest: of the features.
+        layout: what a batch holds.
     """
 
-    def __init__(self, windows: "list[ray.ObjectRef]", manifest: dict[str, Any]) -> None:
-        self._windows, self._manifest = windows, manifest
+    def __init__(self, windows: "list[ray.ObjectRef]", layout: Layout) -> None:
+        self._windows, self._layout = windows, layout
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """One row a batch: its float16 features as bytes, and how many images it has; one file is in memory at a time."""
+        """One row a batch: its features as bytes, and how many images it has; one file is in memory at a time."""
         window: _Window = ray.get(self._windows[row["id"]])
-        text, wanted = window.text_mode != "none", np.concatenate(window.rows)
-        gathered = np.empty((len(wanted), 2 if text else 1, self._manifest["embed_dim"]), dtype=FEATURE_DTYPE)
+        wanted = np.concatenate(window.rows)
+        gathered = np.empty((len(wanted), width_of(self._layout, text=True)), dtype=_dtype_of(self._layout))
         for file, first in zip(window.files, window.first_image, strict=True):
-            read = read_columns([file], self._manifest, text=text)
-            images = len(read.index.generator_of)
-            here = np.flatnonzero((wanted >= first) & (wanted < first + images))
-            in_file = wanted[here] - first
-            gathered[here, 0] = read.rows[in_file]
-            records = np.repeat(np.arange(len(read.index.images_of)), read.index.images_of)[in_file]
-            labels = labels_of(read.index.generator_of[in_file], read.index.generators)
-            prompts = prompt_rows(
-                window.text_mode, torch.from_numpy(records), torch.from_numpy(labels), num_records=len(read.index.images_of)
-            )
-            if prompts is not None:
-                gathered[here, 1] = read.rows[images + prompts.numpy()]
+            read = read_columns([file], self._layout)
+            here = np.flatnonzero((wanted >= first) & (wanted < first + len(read.index.generator_of)))
+            rows = _rows_of(read.index, wanted[here] - first, window.text_mode)
+            begin = 0
+            for name, matrix in read.matrices.items():
+                end = begin + matrix.shape[1]
+                gathered[here, begin:end] = matrix[rows[name == TEXT]]
+                begin = end
         ends = np.cumsum([len(rows) for rows in window.rows])[:-1]
         return [{"features": part.tobytes(), "images": len(part)} for part in np.split(gathered, ends)]
 
 
-def _read_in_order(windows: list[_Window], manifest: dict[str, Any]) -> Iterator[Tensor]:
-    """``(N, k D)`` float16 of each batch, in order, read ahead by tasks that take no CPU from the workers."""
+def _rows_of(index: FileIndex, images: np.ndarray, text_mode: TextMode) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of some images of a file, and those of their prompts; of text mode none there is nothing to take from the latter."""
+    records = np.repeat(np.arange(len(index.images_of)), index.images_of)[images]
+    labels = labels_of(index.generator_of[images], index.generators)
+    prompts = prompt_rows(text_mode, torch.from_numpy(records), torch.from_numpy(labels), num_records=len(index.images_of))
+    return images, images if prompts is None else prompts.numpy()
+
+
+def _dtype_of(layout: Layout) -> np.dtype:
+    """The narrowest that holds all columns of a layout."""
+    return np.result_type(*(columns[0].dtype for columns in layout.values()))
+
+
+def _read_in_order(windows: list[_Window], layout: Layout) -> Iterator[Tensor]:
+    """``(N, width)`` of each batch in its order, in the narrowest dtype; read ahead by tasks that take no CPU from workers."""
     if not windows:
         return
     context = ray.data.DataContext.get_current()
@@ -161,10 +183,10 @@ def _read_in_order(windows: list[_Window], manifest: dict[str, Any]) -> Iterator
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures come as exceptions
-    reader = _WindowReader([ray.put(window) for window in windows], manifest)
+    reader = _WindowReader([ray.put(window) for window in windows], layout)
     # not range, whose reading would wait for a CPU, and on a small machine the workers have all of them
     dataset = ray.data.from_items([{"id": number} for number in range(len(windows))], override_num_blocks=len(windows))
     dataset = dataset.flat_map(reader.__call__, compute=ray.data.TaskPoolStrategy(size=_TASKS), num_cpus=0)
     for row in dataset.iter_rows():
-        values = np.frombuffer(row["features"], dtype=np.float16).copy()
+        values = np.frombuffer(row["features"], dtype=_dtype_of(layout)).copy()
         yield torch.from_numpy(values).view(row["images"], -1)

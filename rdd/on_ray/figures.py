@@ -23,6 +23,7 @@ from rdd.evaluation.landscape import (
 )
 from rdd.evaluation.paper_figures import feature_map_figure, landscape_figure
 from rdd.features import FeatureTable
+from rdd.features.files import check_inputs
 from rdd.losses import CvarAucLoss
 from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.session import ray_session
@@ -54,6 +55,7 @@ def run_figures(config: Config) -> dict[str, Any]:
     if (result := finished(FIGURES, config)) is not None:
         return result
     runs = {"without SAM": options.without_sam, "with SAM": options.with_sam} if options.with_sam else {}
+    check_inputs(config.features)
     with ray_session(config.cluster, [{"CPU": options.cpus_per_task}], knobs="figures.cpus_per_task"):
         table = hold_features(config.features)
         detectors = {title: Detector.load(RunDirectory(run).detector) for title, run in runs.items()}

@@ -42,10 +42,14 @@ def held_features(config: Config, device: torch.device, on_loading: OnProgress =
     global _last_held
     on_loading(f"process {os.getpid()} has begun")  # also where it holds the features of the trial before
     features = config.features
-    key = (FeaturesConfig(path=features.path, held=features.held, shuffle_mib=features.shuffle_mib), device)
-    if _last_held is None or _last_held[0] != key:
+    text = features.text_mode if features.text_mode == "none" else "auto"
+    wanted = FeaturesConfig(
+        path=features.path, inputs=features.inputs, text_mode=text, held=features.held, shuffle_mib=features.shuffle_mib
+    )
+    with_text = replace(wanted, text_mode="auto")  # holds what a run without text needs, too
+    if _last_held is None or _last_held[0] not in ((wanted, device), (with_text, device)):
         _last_held = None  # let go of the old ones before the new ones come
-        _last_held = (key, hold_features(key[0], device=device, to_train=True, on_loading=on_loading))
+        _last_held = ((wanted, device), hold_features(wanted, device=device, to_train=True, on_loading=on_loading))
     return _last_held[1]
 
 

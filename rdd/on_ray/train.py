@@ -14,10 +14,10 @@ from ray.train.torch import TorchTrainer
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import section_dicts, settings_of
-from rdd.config.stages import TRAIN, require
+from rdd.config.stages import ADDED, TRAIN, require
 from rdd.engine import check_text_dropout, fit
 from rdd.features import FeatureTable
-from rdd.features.files import identity_of, read_manifest
+from rdd.features.files import check_inputs, identity_of, read_manifest
 from rdd.finite import NotFiniteError
 from rdd.on_ray.background import Background
 from rdd.on_ray.feature_placement import hold_features, place_of
@@ -52,7 +52,7 @@ def run_training(config: Config) -> dict[str, Any]:
     require(TRAIN, config)
     if not config.train.cross_validate and (summary := _finished(config, storage.absolute(config.train.output))) is not None:
         return summary
-    read_manifest(config.features.path)  # refused before Ray is started or waited for
+    check_inputs(config.features)  # refused before Ray is started or waited for
     scaling, workers = config.scaling, config.scaling.num_workers
     if workers == 0 and place_of(config.features, to_train=True) != "stream":
         return _train(config)
@@ -65,7 +65,7 @@ def _train(config: Config) -> dict[str, Any]:
     output = storage.absolute(config.train.output)
     if not config.train.cross_validate:
         return _train_run(config, output)
-    with storage.owned_directory(output, section_dicts(config, TRAIN.sections), neutral=TRAIN.may_change):
+    with storage.owned_directory(output, section_dicts(config, TRAIN.sections), neutral=TRAIN.may_change, added=ADDED):
         return _train_folds(config, output)
 
 

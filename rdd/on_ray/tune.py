@@ -13,6 +13,7 @@ from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override, settings_of
 from rdd.config.stages import TRAINING_SECTIONS, TUNE, require
+from rdd.features.files import check_inputs
 from rdd.finite import NotFiniteError
 from rdd.on_ray.background import Background, root_cause
 from rdd.on_ray.feature_placement import hold_features
@@ -56,6 +57,7 @@ def run_sweep(config: Config) -> dict[str, Any]:
     sweep = SweepDirectory(storage.absolute(config.tune.output))
     if (summary := finished(TUNE, config)) is not None:
         return summary
+    check_inputs(config.features)
     with ray_session(config.cluster, [_bundle(config)], knobs="tune.cpus_per_trial, tune.gpus_per_trial or scaling"):
         table = hold_features(config.features)
         check_features(config, table)

@@ -32,8 +32,8 @@ def run_evaluation(config: Config) -> dict[str, Any]:
         ``output``, ``<part>_auroc`` with its interval, the worst generator, counts.
 
     Raises:
-        ValueError: a path is not given, the features are of another encoder or width, the part holds one class only, or
-            ``test`` or ``all`` holds records that the run was trained on.
+        ValueError: a path is not given, the features are of another encoder or lack one of its inputs, the part holds one class
+            only, or ``test`` or ``all`` holds records that the run was trained on.
     """
     options, output = config.evaluate, storage.absolute(config.evaluate.output)
     report = finished(EVALUATE, config)
@@ -44,7 +44,8 @@ def run_evaluation(config: Config) -> dict[str, Any]:
             return _summary(output, options.part, report)
         logger.info("the detector or the features have changed since: evaluating again")
     detector = Detector.load(RunDirectory(options.run).detector)
-    table = FeatureTable.load(config.features.path, shared=map_folder())
+    with_text = detector.text_mode != "none"
+    table = FeatureTable.load(config.features.path, inputs=list(detector.inputs), text=with_text, shared=map_folder())
     detector.check_features(table)
     run = RunDirectory(options.run)
     images = _images(config, run, table)

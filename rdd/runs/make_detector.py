@@ -61,7 +61,7 @@ def write_figures(folder: str, scored: Scored, threshold: float, what: str) -> N
 
 def _detector(config: Config, table: FeatureTable, best: TrainState) -> Detector:
     text_mode = table.text_mode(config.features.text_mode)
-    head = build_head(config, table.width(text_mode))
+    head = build_head(config, table.width(text_mode), table.text_width)
     head.load_state_dict(best.model)  # float64 weights are rounded here
     calibration = calibrate(
         head,
@@ -73,6 +73,7 @@ def _detector(config: Config, table: FeatureTable, best: TrainState) -> Detector
     return Detector(
         head=head,
         head_config=asdict(config.model) | {"in_features": table.width(text_mode)},
+        inputs=table.inputs,
         encoder_identity=table.manifest["encoder"],
         text_mode=text_mode,
         calibration=calibration,

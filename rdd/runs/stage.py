@@ -19,7 +19,7 @@ from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import leaf_of, section_dicts, settings_of
 from rdd.config.secrets import without_password
-from rdd.config.stages import Stage, require
+from rdd.config.stages import ADDED, Stage, require
 from rdd.signals import signals_held
 from rdd.tracking.pages import page_of, title_of
 from rdd.tracking.tracker import NullTracker, Tracker, tracked
@@ -61,7 +61,7 @@ def finished(stage: Stage, config: Config, *, output: str | None = None) -> Resu
     place = storage.join(directory, stage.result_file)
     if not storage.exists(place):
         return None
-    with storage.owned_directory(directory, section_dicts(config, stage.sections), neutral=stage.may_change):
+    with storage.owned_directory(directory, section_dicts(config, stage.sections), neutral=stage.may_change, added=ADDED):
         logger.info("%s is finished; delete it to begin again", directory)
         return storage.read_json(place, stage.result_shape, way_out=f"delete {place} to run the stage again")
 
@@ -84,7 +84,7 @@ def begun(
     """
     directory = _directory(stage, config, output)
     with (
-        storage.owned_directory(directory, section_dicts(config, stage.sections), neutral=stage.may_change),
+        storage.owned_directory(directory, section_dicts(config, stage.sections), neutral=stage.may_change, added=ADDED),
         tracked(config.tracking, job=stage.name, output=directory, tags=tags) as tracker,
     ):
         tracker.params(settings_of(config, stage.sections))

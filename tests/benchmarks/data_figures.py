@@ -31,7 +31,9 @@ def feature_figures(folder: Path) -> list[Figure]:
     path = write_features(folder / "features", records=10_000, images=IMAGES)
     table = FeatureTable.load(path)
     plain = folder / "plain.bin"
-    table.rows.numpy().tofile(plain)
+    with open(plain, "wb") as file:
+        for matrix in table.matrices.values():
+            matrix.numpy().tofile(file)
     loading = times_as_fast(lambda: FeatureTable.load(path), lambda: np.fromfile(plain, dtype="<f2"))
     batches = global_batches(torch.arange(len(table)), seed=0, epoch=0, batch_size=2048)
     everything = torch.arange(len(table))
@@ -58,7 +60,11 @@ def _private_memory(folder: Path, path: str) -> float:
         return int(printed) * 1024
 
     pairs = [(rss_anon(path), rss_anon(small)) for _ in range(3)]
-    return statistics.median(large - one for large, one in pairs) / FeatureTable.load(path).rows.nbytes
+    return statistics.median(large - one for large, one in pairs) / _size(FeatureTable.load(path))
+
+
+def _size(table: FeatureTable) -> int:
+    return sum(matrix.nbytes for matrix in table.matrices.values())
 
 
 def import_figure() -> Figure:

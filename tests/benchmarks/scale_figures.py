@@ -51,7 +51,7 @@ def scale_figures(folder: Path) -> list[Figure]:
     mapped, mapped_private = _opened(path, small, shared)
     table = FeatureTable.load(path, shared=shared)
     first = seconds(lambda: table.split(config, "train"))
-    beyond = private - table.rows.nbytes
+    beyond = private - sum(matrix.nbytes for matrix in table.matrices.values())
     again = seconds(lambda: table.split(config, "train"))
     return [
         Figure("230,000 records: opened, read whole", opened, at_most=1, unit="s"),

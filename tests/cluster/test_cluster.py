@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from rdd import storage
-from rdd.schema import FEATURES
+from rdd.schema import features_schema
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -80,10 +80,12 @@ def write_features(folder: Path) -> None:
     rows = []
     for i in range(60):
         vectors = torch.randn(2, 8, generator=generator) + torch.tensor([[0.0], [4.0]])
-        rows.append({"record_id": f"r{i}", "generators": ["real", "sd"], "image_features": vectors.half().numpy().tobytes()})
-    full = [{name: row.get(name) for name in FEATURES.names} for row in rows]
-    storage.write_table(str(folder / "data" / "a.parquet"), pa.Table.from_pylist(full, schema=FEATURES))
-    manifest = {"embed_dim": 8, "text": False, "records_written": 60, "images": 120, "dtype": "float16"}
+        rows.append({"record_id": f"r{i}", "generators": ["real", "sd"], "projected": vectors.half().numpy().tobytes()})
+    schema = features_schema(["projected"])
+    full = [{name: row.get(name) for name in schema.names} for row in rows]
+    storage.write_table(str(folder / "data" / "a.parquet"), pa.Table.from_pylist(full, schema=schema))
+    manifest = {"embed_dim": 8, "text": False, "records_written": 60, "images": 120}
+    manifest["features"] = {"projected": {"width": 8, "dtype": "float16"}}
     storage.write_json(str(folder / "manifest.json"), manifest | {"encoder": {"model": "none", "embed_dim": 8}})
 
 

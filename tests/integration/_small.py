@@ -8,7 +8,7 @@ import torch
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override
-from rdd.schema import FEATURES
+from rdd.schema import features_schema
 
 EPOCHS = 15
 
@@ -27,17 +27,19 @@ ENCODER = {
 def write_small_features(folder: Path) -> Path:
     """A hundred records of a real image and one of each of two generators."""
     generator = torch.Generator().manual_seed(0)
-    rows = []
+    rows, schema = [], features_schema(["projected", "block_2"])
     for i in range(100):
         vectors = torch.randn(3, 8, generator=generator) + torch.tensor([[0.0], [1.2], [0.6]])
         values = {
             "record_id": f"r{i}",
             "generators": ["real", "easy", "hard"],
-            "image_features": vectors.half().numpy().tobytes(),
+            "projected": vectors.half().numpy().tobytes(),
+            "block_2": (vectors[:, 4:] + vectors[:, :4]).half().numpy().tobytes(),
         }
-        rows.append({name: values.get(name) for name in FEATURES.names})
-    storage.write_table(str(folder / "data" / "a.parquet"), pa.Table.from_pylist(rows, schema=FEATURES))
-    manifest = {"embed_dim": 8, "text": False, "records_written": 100, "images": 300, "dtype": "float16"}
+        rows.append({name: values.get(name) for name in schema.names})
+    storage.write_table(str(folder / "data" / "a.parquet"), pa.Table.from_pylist(rows, schema=schema))
+    manifest = {"embed_dim": 8, "text": False, "records_written": 100, "images": 300}
+    manifest["features"] = {name: {"width": width, "dtype": "float16"} for name, width in (("projected", 8), ("block_2", 4))}
     storage.write_json(str(folder / "manifest.json"), manifest | {"encoder": ENCODER})
     return folder
 

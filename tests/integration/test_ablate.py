@@ -126,7 +126,8 @@ def test_a_map_of_equal_points_is_refused(tmp_path: Path) -> None:
     table = FeatureTable.load(path)
     config = override(Config(), {"figures.perplexity": 10.0})
     assert len(_images_of_map(config, table)) == 60
-    equal = replace(table, rows=table.rows[rng.integers(3, size=len(table.rows))])
+    rows = table.matrices["projected"]
+    equal = replace(table, matrices={"projected": rows[rng.integers(3, size=len(rows))]})
     with pytest.raises(ValueError, match="perplexity must be below the 3 images of the map that differ, got 10.0"):
         _images_of_map(config, equal)
 
@@ -151,7 +152,7 @@ def test_finished_runs_are_kept_and_a_failed_one_is_named(ray_session, config: C
         ({"ours": {"loss.alpha": 2.0}}, "loss.alpha must lie in"),
         ({"ours": {"loss.alhpa": 0.5}}, "unknown key"),
         ({"ours": {"scaling.num_workers": 2}}, "may override what a training run depends on"),
-        ({"ours": {}, "other": {"features.split_seed": 3}}, "must share features and split"),
+        ({"ours": {}, "other": {"features.split_seed": 3}}, "must share the feature set and its split"),
         ({"ours": {}, "a/b": {}}, "named by letters"),
         ({"ours": {}, 2024: {}}, "must be named by text, got 2024; put it in quotes"),
         ({"ours": 3}, "must be overrides by dotted path"),

@@ -59,6 +59,7 @@ def features_of(output: Path) -> torch.Tensor:
 
 def test_every_record_is_embedded_once(ray_session, config: Config, tmp_path: Path, caplog) -> None:
     caplog.set_level("INFO", logger="rdd")
+    config = override(config, {"clip.blocks": [1]})
     summary = run_embedding(config)
     assert (summary["records_in"], summary["records_written"], summary["records_quarantined"]) == (12, 12, 0)
     assert summary["images"] == 60
@@ -68,12 +69,15 @@ def test_every_record_is_embedded_once(ray_session, config: Config, tmp_path: Pa
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["encoder"]["weights_sha256"]
     assert manifest["encoder"]["preprocessing"]["size"] == 32
-    assert (manifest["embed_dim"], manifest["dtype"], manifest["encoder"]["normalized"]) == (32, "float16", False)
+    assert (manifest["embed_dim"], manifest["encoder"]["normalized"]) == (32, False)
+    kept = {"width": 32, "dtype": "float16"}
+    assert manifest["features"] == {name: kept for name in ("projected", "block_1", "text_original", "text_positive")}
     file = pq.ParquetFile(next(output.glob("data/*.parquet")))
     columns = {file.metadata.row_group(0).column(i).path_in_schema: file.metadata.row_group(0).column(i) for i in range(16)}
-    assert columns["image_features"].compression == "UNCOMPRESSED"
-    assert not columns["image_features"].has_dictionary_page
-    assert file.schema_arrow.metadata == {b"embed_dim": b"32", b"dtype": b"float16"}
+    for name in manifest["features"]:
+        assert columns[name].compression == "UNCOMPRESSED"
+        assert not columns[name].has_dictionary_page
+    assert json.loads(file.schema_arrow.metadata[b"features"]) == manifest["features"]
     table = FeatureTable.load(str(output))
     assert table.generators[0] == "real"
     assert all(name.startswith("simulated-") for name in table.generators[1:])
@@ -165,7 +169,7 @@ def test_one_image_as_real_and_as_generated_is_quarantined(
         (rows[9]["id"], "conflicting_label"),
     ]
     file = pq.ParquetFile(next((Path(config.embed.output) / "data").glob("*.parquet")))
-    assert file.schema_arrow.metadata[b"embed_dim"] == b"32"
+    assert b"features" in file.schema_arrow.metadata
     assert len(FeatureTable.load(config.embed.output)) == 10 * 5
 
 
@@ -183,6 +187,8 @@ def test_records_that_changed_in_between_are_noticed(ray_session, config: Config
 def test_wrong_requests_are_refused_before_any_work(ray_session, config: Config, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"embed\.output must name"):
         run_embedding(override(config, {"embed.output": ""}))
+    with pytest.raises(ValueError, match=r"clip\.blocks must lie in \[1, 1\], the blocks of local-dir:.*, got 2"):
+        run_embedding(override(config, {"clip.blocks": [2]}))
     with pytest.raises(ValueError, match=r"needs 8\.5 CPUs and the cluster has 2; lower embed\.num_workers"):
         run_embedding(override(config, {"embed.num_workers": 8}))
     with pytest.raises(ValueError, match="needs 1 GPUs and the cluster has 0"):

@@ -1,9 +1,12 @@
 """Streamed features: what arrives is what the table in memory holds, and a task is sent next to nothing."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
+from _features import feature_rows
+from _features import write_features as write_named_features
 from synthetic import write_features
 
 from rdd.features import FeatureTable
@@ -40,3 +43,13 @@ def test_a_window_ships_four_bytes_an_image_whatever_the_table_weighs(path: str)
     images = torch.arange(4000)
     window = len(pickle.dumps(streamed._window(list(images.split(500)), "shared")))
     assert window < 4 * len(images) + 4000
+
+
+@pytest.mark.parametrize("inputs", [["block_2", "projected"], ["projected", "block_5"]])
+def test_streamed_inputs_of_several_widths_and_dtypes(ray_session, tmp_path: Path, inputs: list[str]) -> None:
+    named = write_named_features(tmp_path, feature_rows(40), names=("projected", "block_2", "block_5"))
+    table = FeatureTable.load(named, inputs=inputs)
+    streamed = StreamedTable.open(named, inputs=inputs, shuffle_mib=1)
+    parts = list(torch.randperm(len(table), generator=torch.Generator().manual_seed(0)).split(30))
+    for images, batch in zip(parts, streamed.batches(parts, "official"), strict=True):
+        assert torch.equal(batch.features, table.gather(images, "official").features)

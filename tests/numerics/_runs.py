@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from rdd.config import Config
 from rdd.config.parse import override
 from rdd.engine import fit
 from rdd.features import FeatureTable
+from rdd.features.columns import Column
 from rdd.runs.checkpoint import TrainState, load_state
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
@@ -28,8 +30,8 @@ def make_table(records: int = 80) -> FeatureTable:
     images = torch.randn(3 * records, FEATURES, generator=generator)
     labels = torch.tensor([0.0, 1.0, 1.0]).repeat(records)
     return FeatureTable(
-        rows=(images + 0.7 * labels[:, None]).half(),
-        has_text=False,
+        layout={"projected": (Column("projected", FEATURES, np.dtype("<f2")),)},
+        matrices={"projected": (images + 0.7 * labels[:, None]).half()},
         order=torch.arange(3 * records),
         record_of=torch.arange(records).repeat_interleave(3),
         labels=labels,

@@ -252,7 +252,8 @@ def test_slices_of_the_smallest_batches_leave_no_rank_out() -> None:
 
 def test_of_epochs_with_one_auc_the_one_with_the_lower_validation_loss_is_kept_then_the_later(tmp_path: Path) -> None:
     table = make_table()
-    far = replace(table, rows=(table.rows.float() + 20 * table.labels[:, None]).half())  # every epoch reaches AUC 1
+    shifted = (table.matrices["projected"].float() + 20 * table.labels[:, None]).half()
+    far = replace(table, matrices={"projected": shifted})  # every epoch reaches AUC 1
     run = RunDirectory(str(tmp_path / "run"))
     state = fit(make_config(train__epochs=6, optimizer__lr=0.01), far, LocalContext(run, lambda metrics: None))
     losses = {row["epoch"]: row["val/loss"] for row in state.history if row["val/auroc"] == 1.0}

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from rdd import clip, clip_weights
 from rdd.clip import ClipEncoder, preprocessor_of
+from rdd.clip_models import image_feature_widths
 from rdd.clip_weights import check_tower_for_text
 from rdd.config import ClipConfig
 from rdd.hashing import sha256_file
@@ -174,3 +175,106 @@ def test_cuda_without_a_gpu_is_an_error(tiny_model: str) -> None:
 def test_features_on_a_gpu_are_those_of_the_cpu(tiny_model: str) -> None:
     on_cpu, on_gpu = ClipEncoder(tiny_model, "random"), ClipEncoder(tiny_model, "random", device="cuda")
     torch.testing.assert_close(on_gpu.encode_images(pictures()), on_cpu.encode_images(pictures()), atol=1e-3, rtol=1e-3)
+
+
+THREE_BLOCKS = {"image_size": 32, "layers": 3, "width": 48, "patch_size": 8, "head_width": 16}
+
+
+@pytest.fixture(params=["plain", "quick_gelu", "sequence_first", "final_ln_after_pool"])
+def deeper_model(request: pytest.FixtureRequest, tiny_model: str, tmp_path) -> str:
+    """Three blocks, in the variants that change what a forward pass does."""
+    config = json.loads(open(tiny_model.removeprefix("local-dir:") + "/open_clip_config.json").read())["model_cfg"]
+    config["vision_cfg"] = dict(THREE_BLOCKS)
+    if request.param == "quick_gelu":
+        config["quick_gelu"] = True
+    if request.param == "final_ln_after_pool":
+        config["vision_cfg"]["final_ln_after_pool"] = True
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    return f"local-dir:{tmp_path}"
+
+
+def hooked(model: torch.nn.Module, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Features by forward hooks on plain open_clip: after each block, its class token."""
+    kept: dict[str, torch.Tensor] = {}
+    transformer = model.visual.transformer
+
+    def keep(name: str):
+        def hook(module, inputs, output) -> None:
+            kept[name] = (output[:, 0] if transformer.batch_first else output[0]).clone()
+
+        return hook
+
+    handles = [block.register_forward_hook(keep(f"block_{k}")) for k, block in enumerate(transformer.resblocks, 1)]
+    with torch.inference_mode():
+        kept["projected"] = model.encode_image(inputs)
+    for handle in handles:
+        handle.remove()
+    return kept
+
+
+def assert_to_float16s_rounding(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=2**-11, atol=1e-5)
+
+
+def test_blocks_are_the_class_tokens_of_open_clips_own_pass(deeper_model: str, request: pytest.FixtureRequest) -> None:
+    model, preprocess = plain(deeper_model)
+    encoder = ClipEncoder(deeper_model, "random", seed=0)
+    if "sequence_first" in request.node.name:  # as a model without batch_first runs
+        for visual in (model.visual, encoder._visual):
+            visual.transformer.batch_first = False
+            for block in visual.transformer.resblocks:
+                block.attn.batch_first = False
+    expected = hooked(model, torch.stack([preprocess(picture) for picture in pictures()]))
+    names = ["block_3", "projected", "block_1"]
+    found = encoder.image_features(pictures(), names, batch_size=4)
+    assert list(found) == names
+    for name in names:
+        assert_to_float16s_rounding(found[name], expected[name])
+    assert torch.equal(found["projected"], encoder.encode_images(pictures(), batch_size=4))
+    alone = encoder.image_features(pictures(), ["block_2"])
+    assert list(alone) == ["block_2"]
+    assert_to_float16s_rounding(alone["block_2"], expected["block_2"])
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-32-quickgelu"])
+def test_blocks_of_a_real_architecture(name: str) -> None:
+    model, preprocess = plain(name)
+    encoder = ClipEncoder(name, "random", seed=0)
+    few = pictures()[:2]
+    expected = hooked(model, torch.stack([preprocess(picture) for picture in few]))
+    found = encoder.image_features(few, ["projected", "block_8", "block_12"])
+    for feature, values in found.items():
+        assert_to_float16s_rounding(values, expected[feature])
+    assert found["block_8"].shape == (2, 768)
+
+
+def test_with_blocks_alone_the_network_stops_after_the_last(deeper_model: str) -> None:
+    encoder, ran = ClipEncoder(deeper_model, "random"), []
+    for number, block in enumerate(encoder._visual.transformer.resblocks, 1):
+        block.register_forward_hook(lambda module, inputs, output, number=number: ran.append(number))
+    encoder.image_features(pictures()[:1], ["block_2", "block_1"])
+    assert ran == [1, 2]
+    ran.clear()
+    encoder.image_features(pictures()[:1], ["block_1", "projected"])
+    assert ran == [1, 2, 3]
+
+
+def test_normalized_blocks_have_length_one_and_none_of_nothing_is_no_error(tiny_model: str) -> None:
+    encoder = ClipEncoder(tiny_model, "random", normalize=True)
+    torch.testing.assert_close(encoder.image_features(pictures(), ["block_1"])["block_1"].norm(dim=1), torch.ones(6))
+    assert encoder.image_features([], ["block_1", "projected"])["block_1"].shape == (0, 32)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "said"),
+    [
+        ("ViT-L-14", "block_25", r"clip\.blocks must lie in \[1, 24\], the blocks of ViT-L-14, got 25"),
+        ("RN50", "block_1", r"clip\.blocks must be empty for RN50, whose image tower is no plain vision transformer"),
+        ("ViT-B-16-SigLIP", "block_1", "is no plain vision transformer of open_clip, got block 1"),
+        ("ViT-B-16", "block_0", "must be called projected or block_<k>, k counted from 1, got 'block_0'"),
+    ],
+)
+def test_a_block_that_the_model_has_not_is_refused_without_weights(model: str, name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        image_feature_widths(model, ["projected", name])
+    assert image_feature_widths(model, ["projected"])["projected"] > 0

@@ -138,6 +138,36 @@ def test_every_row_of_the_papers_tables_has_its_overrides_written_out() -> None:
     assert parse("--config", "jobs/configs/ours.yaml") == Config()
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"clip.blocks": [0]}, r"clip.blocks must hold numbers of blocks from 1, each once, got \[0\]"),
+        ({"clip.blocks": [9, 9]}, r"each once, got \[9, 9\]"),
+        ({"clip.projected": False}, "clip.blocks must name a block when clip.projected is false"),
+        ({"clip.float32": ["block_9"]}, "clip.float32 must name features that are kept, of projected, each once"),
+        ({"features.inputs": []}, "features.inputs must hold names of features, projected or block_<k>"),
+        ({"features.inputs": ["projected", "projected"]}, "at least one and each once"),
+        ({"features.inputs": ["text_original"]}, "must hold names of features"),
+        ({"features.inputs": ["block_09"]}, "must hold names of features"),
+    ],
+)
+def test_names_of_features_are_checked(values: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        override(Config(), values)
+
+
+def test_features_that_are_kept_are_named_from_the_first_block_to_the_last() -> None:
+    kept = override(Config(), {"clip.blocks": [20, 16], "clip.float32": ["block_16"], "features.inputs": ["block_20"]})
+    assert kept.clip.features == ["projected", "block_16", "block_20"]
+    assert override(kept, {"clip.projected": False}).clip.features == ["block_16", "block_20"]
+    assert from_yaml(to_yaml(kept)) == kept
+
+
+def test_settings_that_came_later_are_known_with_their_default() -> None:
+    for path, value in rdd.config.stages.ADDED.items():
+        assert rdd.config.parse.leaf_of(Config(), path) == value
+
+
 def test_rules_across_sections() -> None:
     with pytest.raises(ValueError, match="gpus_per_worker must be above 0"):
         override(Config(), {"clip.device": "cuda"})

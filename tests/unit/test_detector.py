@@ -26,6 +26,7 @@ def detector_of(encoder: ClipEncoder, text_mode: str = "none") -> Detector:
     return Detector(
         head=DetectorHead(**config).eval(),
         head_config=config,
+        inputs={"projected": 32},
         encoder_identity=asdict(encoder.identity),
         text_mode=text_mode,
         calibration=Calibration(threshold=0.25, false_positive_rate=0.05, slope=2.0, offset=-1.0, prior=0.8),
@@ -59,6 +60,48 @@ def test_a_detector_of_text_dropout_does_without_captions(tiny_model: str) -> No
     np.testing.assert_allclose(detector.score(pictures()), torch.sigmoid(detector.head(filled).double()).detach())
     captioned = detector.score(pictures(), ["a", "b", "c"])
     assert np.abs(captioned - detector.score(pictures())).max() > 1e-4
+
+
+def test_inputs_are_computed_by_name_in_one_pass(tiny_model: str, tmp_path: Path) -> None:
+    encoder = ClipEncoder(tiny_model, "random")
+    detector = detector_of(encoder, "shared")
+    detector.inputs = {"block_1": 32, "projected": 32}
+    detector.head_config |= {"in_features": 96, "text_dropout": 0.3}
+    detector.head = DetectorHead(**detector.head_config, text_features=32).eval()
+    torch.nn.init.normal_(detector.head.no_text)
+    detector.save(str(tmp_path))
+    loaded = Detector.load(str(tmp_path), encoder=encoder)
+    assert list(loaded.inputs.items()) == [("block_1", 32), ("projected", 32)]
+    by_name, text = encoder.image_features(pictures(), ["projected", "block_1"]), encoder.encode_texts(["a", "b", "c"])[0]
+    images = torch.cat([by_name["block_1"], by_name["projected"]], dim=1)
+    for texts, features in ((["a", "b", "c"], text), (None, detector.head.no_text.expand(3, -1))):
+        expected = torch.sigmoid(detector.head(torch.cat([images, features], dim=1)).double()).detach()
+        np.testing.assert_allclose(loaded.score(pictures(), texts), expected)
+
+
+def as_format_2(folder: Path) -> None:
+    """Rewrite a detector as it was before inputs had names."""
+    from rdd.hashing import sha256_bytes
+
+    place = folder / "detector.json"
+    described = json.loads(place.read_text()) | {"format": 2}
+    del described["inputs"]
+    names = ("head_config", "encoder_identity", "text_mode", "threshold", "false_positive_rate", "calibration")
+    parts = json.dumps({name: described[name] for name in names}, sort_keys=True)
+    weights = sha256_bytes((folder / "detector.safetensors").read_bytes())
+    place.write_text(json.dumps(described | {"parts_sha256": sha256_bytes(weights.encode() + parts.encode())}))
+
+
+@pytest.mark.parametrize("text_mode", ["none", "shared"])
+def test_a_detector_of_before_inputs_had_names_looks_at_the_projection(tiny_model: str, tmp_path: Path, text_mode: str) -> None:
+    encoder = ClipEncoder(tiny_model, "random")
+    detector = detector_of(encoder, text_mode)
+    detector.save(str(tmp_path))
+    as_format_2(tmp_path)
+    loaded, texts = Detector.load(str(tmp_path), encoder=encoder), None if text_mode == "none" else ["a", "b", "c"]
+    detector.encoder = encoder
+    assert loaded.inputs == {"projected": 32}
+    np.testing.assert_array_equal(loaded.score(pictures(), texts), detector.score(pictures(), texts))
 
 
 def test_text_dropout_drops_the_share_it_says_and_learns_the_vector() -> None:
@@ -147,7 +190,9 @@ def test_torn_or_absent_files_are_said(tiny_model: str, tmp_path: Path) -> None:
         ("text_mode", "captions", "text_mode must be one of shared, official, none, got 'captions'"),
         ("encoder_identity", [], r"encoder_identity must be a mapping, got \[\]"),
         ("encoder_identity.weights_sha256", "0" * 64, "parts_sha256 must be that of the weights and settings"),
-        ("format", 1, "format must be 2, got 1"),
+        ("format", 1, "format must be 2 or 3, got 1"),
+        ("inputs", {"projected": 16}, "inputs must go with text_mode and head_config.in_features, 32, got"),
+        ("inputs", ["projected"], r"inputs must be widths of features of images by name, got \['projected'\]"),
     ],
 )
 def test_a_field_that_is_not_as_it_was_written_is_named(

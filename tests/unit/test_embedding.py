@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from rdd.config import ClipConfig
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
 from rdd.embedding.decoder import RecordDecoder
 from rdd.embedding.encoder import RecordEncoder
-from rdd.schema import DECODED, FEATURES, RAW
+from rdd.schema import DECODED, RAW, features_schema
 from rdd.tokens import PromptTokenizer
 
 
@@ -38,12 +39,11 @@ def embed(config: ClipConfig, table: pa.Table, *, text: bool = True) -> tuple[li
         max_pixels=10_000,
         progress=lambda *words: told.append(words),
     )
-    expected = ClipEncoder.from_config(config).identity
-    encoder = RecordEncoder(config, text=text, threads=1, expected=expected, progress=lambda *words: told.append(words))
+    encoder = RecordEncoder(ClipEncoder.from_config(config), config, text=text, progress=lambda *words: told.append(words))
     decoded = decoder(table)
     assert decoded.schema == DECODED
     features = encoder(decoded)
-    assert features.schema == FEATURES
+    assert features.schema == features_schema(config.features)
     return features.to_pylist(), told
 
 
@@ -56,7 +56,7 @@ def test_records_of_any_number_of_images_become_features(tiny_clip: ClipConfig) 
     rows, told = embed(tiny_clip, table)
     pictures = [Image.open(io.BytesIO(png(i))) for i in [0, 1, 2, *range(20)]]
     reference = ClipEncoder(tiny_clip.model, "random").encode_images(pictures)
-    found = np.concatenate([np.frombuffer(row["image_features"], "<f2").reshape(-1, 32) for row in rows])
+    found = np.concatenate([np.frombuffer(row["projected"], "<f2").reshape(-1, 32) for row in rows])
     np.testing.assert_allclose(found, reference.numpy(), atol=2e-3)
     assert [len(row["generators"]) for row in rows] == [2, 1, 20]
     assert rows[0]["formats"] == ["PNG", "PNG"]
@@ -82,7 +82,7 @@ def test_a_rejected_record_keeps_its_place_and_its_reason_alone(tiny_clip: ClipC
         ("f#3", "decode", "missing_prompt"),
     ]
     assert rows[1]["detail"] == "image of sd: the image has zero bytes"
-    assert all(rows[i][name] is None for i in (0, 1, 3) for name in ("generators", "image_features", "formats"))
+    assert all(rows[i][name] is None for i in (0, 1, 3) for name in ("generators", "projected", "formats"))
     assert sum(count for step, count in told if step == "encode") == 4
     rows, _ = embed(tiny_clip, raw({"stage": "index", "reason": "null_id"}))
     assert rows[0]["reason"] == "null_id"
@@ -101,10 +101,31 @@ def test_cut_prompts_are_counted(tiny_clip: ClipConfig) -> None:
 
 
 def test_a_feature_that_float16_can_not_hold_rejects_the_record(tiny_clip: ClipConfig, monkeypatch) -> None:
-    monkeypatch.setattr(ClipEncoder, "launch", lambda self, pixels: Launched(torch.full((len(pixels), 32), 1e6)))
+    def too_large(self, pixels, names) -> Launched:
+        return Launched({name: torch.full((len(pixels), 32), 1e6) for name in names})
+
+    monkeypatch.setattr(ClipEncoder, "launch", too_large)
     rows, _ = embed(tiny_clip, raw({"generators": ["real"], "images": [png(0)]}))
     assert (rows[0]["stage"], rows[0]["reason"]) == ("encode", "not_finite")
-    assert rows[0]["image_features"] is None
+    assert rows[0]["detail"] == "projected: a value is infinite or NaN in float16"
+    assert rows[0]["projected"] is None
+    wide = replace(tiny_clip, float32=["projected"])
+    rows, _ = embed(wide, raw({"generators": ["real"], "images": [png(0)]}), text=False)
+    assert np.frombuffer(rows[0]["projected"], "<f4").tolist() == [1e6] * 32
+
+
+def test_each_feature_that_is_kept_has_its_column(tiny_clip: ClipConfig) -> None:
+    config = replace(tiny_clip, blocks=[1], float32=["block_1"])
+    table = raw({"generators": ["real", "sd"], "images": [png(0), png(1)]}, {"generators": ["sd"], "images": [png(2)]})
+    rows, _ = embed(config, table)
+    pictures = [Image.open(io.BytesIO(png(i))) for i in range(3)]
+    expected = ClipEncoder(config.model, "random").image_features(pictures, config.features)
+    for name, dtype in (("projected", "<f2"), ("block_1", "<f4")):
+        found = np.concatenate([np.frombuffer(row[name], dtype).reshape(-1, 32) for row in rows])
+        np.testing.assert_allclose(found, expected[name].numpy(), rtol=2e-3 if dtype == "<f2" else 1e-5, atol=1e-5)
+    alone, _ = embed(replace(config, projected=False), table, text=False)
+    assert "projected" not in alone[0]
+    assert alone[0]["block_1"] == rows[0]["block_1"]
 
 
 def test_equal_bytes_under_both_labels_reject_every_record_that_holds_them(
@@ -121,7 +142,9 @@ def test_equal_bytes_under_both_labels_reject_every_record_that_holds_them(
     rows, _ = embed(tiny_clip, table)
     files = [str(tmp_path / f"{number}.parquet") for number in range(3)]
     for number, path in enumerate(files):
-        two = pa.Table.from_pylist(rows[2 * number : 2 * number + 2], schema=FEATURES.with_metadata({"embed_dim": "32"}))
+        two = pa.Table.from_pylist(
+            rows[2 * number : 2 * number + 2], schema=features_schema(tiny_clip.features).with_metadata({"features": "{}"})
+        )
         storage.write_table(path, two)
 
     def described() -> pa.Table:
@@ -146,6 +169,6 @@ def test_equal_bytes_under_both_labels_reject_every_record_that_holds_them(
     reject_all()
     reasons = described()["reason"].to_pylist()
     assert reasons == [*["conflicting_label"] * 3, None, None, "duplicate_id"]
-    assert [value is None for value in described()["image_features"].to_pylist()] == [True, True, True, False, False, True]
+    assert [value is None for value in described()["projected"].to_pylist()] == [True, True, True, False, False, True]
     assert repeated_images(described()) == 2
-    assert pq.read_schema(files[0]).metadata[b"embed_dim"] == b"32"
+    assert pq.read_schema(files[0]).metadata[b"features"] == b"{}"

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from _features import manifest_features
 
 from rdd import storage
 from rdd.config import FeaturesConfig
@@ -17,13 +18,14 @@ MIB = 2**20
 
 @pytest.fixture
 def features(tmp_path: Path, monkeypatch) -> str:
-    """A directory of a hundred MiB, on a machine whose sizes the test sets."""
-    encoder, kinds = {"embed_dim": 8}, {"embed_dim": 8, "dtype": "float16", "text": False}
-    counts = {"records_written": 1, "images": 1}
-    storage.write_json(str(tmp_path / "manifest.json"), {"encoder": encoder} | kinds | counts)
+    """Features of which the projection takes a hundred MiB, on a machine whose sizes the test sets."""
+    kinds = {"encoder": {"embed_dim": 512}, "embed_dim": 512, "text": False}
+    counts = {"records_written": 1, "images": 100 * 1024}
+    features = manifest_features({"projected": 512, "block_2": 768, "block_5": 1024})
+    storage.write_json(str(tmp_path / "manifest.json"), kinds | counts | {"features": features})
     (tmp_path / "data").mkdir()
     with open(tmp_path / "data" / "a.parquet", "wb") as file:
-        file.truncate(100 * MIB)
+        file.truncate(900 * MIB)
     monkeypatch.setenv("RDD_MAP_DIR", str(tmp_path / "maps"))
     return str(tmp_path)
 
@@ -84,3 +86,14 @@ def test_a_quarter_of_a_gpu_is_filled_by_a_quarter(features: str, monkeypatch) -
     monkeypatch.setattr(feature_placement.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(feature_placement.ray, "get_runtime_context", Context)
     assert feature_placement.place_of(FeaturesConfig(path=features), GPU, to_train=True) == "map"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "mib"), [(["projected"], 100), (["block_2"], 150), (["block_5"], 400), (["block_5", "projected"], 500)]
+)
+def test_the_size_is_that_of_the_inputs(features: str, monkeypatch, inputs: list[str], mib: int) -> None:
+    config = FeaturesConfig(path=features, inputs=inputs)
+    assert feature_placement.feature_bytes(config) == mib * MIB
+    for free, place in ((2 * mib + 1, "device"), (2 * mib - 1, "map")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free * MIB, 2 * free * MIB))
+        assert feature_placement.place_of(config, GPU, to_train=True) == place

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -7,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from _features import D, feature_rows, write_features
+from _features import WIDTHS, D, W, feature_rows, write_features
 
 from rdd.config import FeaturesConfig
 from rdd.features import FeatureTable, global_batches, rank_slice, split_records
+from rdd.features.files import check_inputs
 from rdd.features.splits import split_with_both_classes
 from rdd.schema import label_of
 
@@ -69,8 +71,8 @@ def test_an_unfinished_or_torn_embedding_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no finished embedding"):
         FeatureTable.load(path)
     rows = feature_rows(4)
-    next(row for row in rows if row.get("reason") is None)["image_features"] = b"\0" * (2 * D - 2)
-    with pytest.raises(RuntimeError, match="bytes instead of .* in image_features of the record"):
+    next(row for row in rows if row.get("reason") is None)["projected"] = b"\0" * (2 * D - 2)
+    with pytest.raises(RuntimeError, match="bytes instead of .* in projected of the record"):
         FeatureTable.load(write_features(tmp_path / "g", rows))
 
 
@@ -81,7 +83,13 @@ def test_an_unfinished_or_torn_embedding_is_refused(tmp_path: Path) -> None:
         ("encoder", {"embed_dim": D + 1}, f"encoder.embed_dim must be embed_dim, {D}, got {D + 1}"),
         ("embed_dim", 0, "embed_dim must be at least 1, got 0"),
         ("embed_dim", "8", "embed_dim must be of type int, got '8'"),
-        ("dtype", "float32", "dtype must be float16, got 'float32'"),
+        ("features", None, "features must be a mapping with a feature of images, got None"),
+        ("features", {"x": {}}, "features must be a mapping with a feature of images, got {'x': {}}"),
+        (
+            "features",
+            {"projected": {"width": 0, "dtype": "float16"}},
+            "features must hold text_original, text_positive where text is true",
+        ),
         ("text", None, "text must be of type bool, got None"),
         ("records_written", True, "records_written must be of type int, got True"),
         ("images", 1, "images and its manifest says 1"),
@@ -93,6 +101,101 @@ def test_a_manifest_that_says_something_else_is_refused(tmp_path: Path, name: st
     (tmp_path / "f" / "manifest.json").write_text(json.dumps(manifest | {name: value}))
     with pytest.raises(RuntimeError, match=rf"{said}; embed again"):
         FeatureTable.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "said"),
+    [
+        ("projected", "width", 0, "features.projected.width must be at least 1"),
+        ("projected", "dtype", "int8", "features.projected.dtype must be one of float16, float32, got 'int8'"),
+        ("text_original", "width", D + 1, "features must have prompts of one width and dtype"),
+    ],
+)
+def test_a_feature_that_the_manifest_describes_wrongly_is_named(
+    tmp_path: Path, name: str, field: str, value: object, said: str
+) -> None:
+    path = write_features(tmp_path / "f", feature_rows(20))
+    manifest = json.loads((tmp_path / "f" / "manifest.json").read_text())
+    manifest["features"][name][field] = value
+    (tmp_path / "f" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RuntimeError, match=rf"{said}.*; embed again"):
+        FeatureTable.load(path)
+
+
+ALL = ("projected", "block_2", "block_5")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("inputs", [["block_5"], ["block_2", "projected"], ["projected", "block_5", "block_2"]])
+def test_inputs_lie_end_to_end_in_their_order_with_the_text_behind(tmp_path: Path, inputs: list[str], shared: bool) -> None:
+    path = write_features(tmp_path / "features", feature_rows(30), names=ALL)
+    maps = str(tmp_path / "maps") if shared else None
+    table = FeatureTable.load(path, inputs=inputs, shared=maps)
+    assert table.inputs == {name: WIDTHS[name] for name in inputs}
+    images = torch.arange(len(table))
+    batch = table.gather(images, "official").features
+    assert batch.shape == (len(table), table.width("official")) == (len(table), sum(table.inputs.values()) + D)
+    records = torch.tensor([int(table.record_ids[record].as_py()[1:]) for record in table.record_of.tolist()])
+    begin = 0
+    for name in inputs:
+        block = 0 if name == "projected" else int(name.removeprefix("block_"))
+        assert torch.equal(batch[:, begin], records + 100.0 * block)
+        begin += WIDTHS[name]
+    assert torch.equal(batch[:, -1], records + torch.where(table.labels == 0, 0.25, 0.5))
+    assert torch.equal(table.gather(images, "none").features, batch[:, :begin])
+    parts = list(table.batches(list(images.split(7)), "none", dtype=torch.float64))
+    assert parts[0].features.dtype == torch.float64
+
+
+def test_only_the_columns_of_the_inputs_are_read(tmp_path: Path, monkeypatch) -> None:
+    path, read = write_features(tmp_path, feature_rows(30), names=ALL), set()
+    real = pq.ParquetFile.iter_batches
+
+    def watched(self, *arguments, columns, **options):
+        read.update(columns)
+        return real(self, *arguments, columns=columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", watched)
+    table = FeatureTable.load(path, inputs=["block_2"], text=False)
+    assert read == {"block_2"}
+    with pytest.raises(ValueError, match="needs prompts"):
+        table.text_mode("shared")
+    FeatureTable.load(path, inputs=["projected"])
+    assert read == {"block_2", "projected", "text_original", "text_positive"}
+
+
+def test_an_input_that_the_set_lacks_names_those_that_it_holds(tmp_path: Path) -> None:
+    path = write_features(tmp_path / "f", feature_rows(10), names=ALL)
+    with pytest.raises(ValueError, match=rf"must name features that {path} holds, projected, block_2, block_5, got block_9; "):
+        FeatureTable.load(path, inputs=["projected", "block_9"])
+    first = write_features(tmp_path / "g", feature_rows(10), first_layout=True)
+    with pytest.raises(ValueError, match="holds, projected, got block_2; clip.blocks names the blocks"):
+        check_inputs(FeaturesConfig(path=first, inputs=["block_2"]))
+
+
+def test_a_set_of_the_first_layout_is_read_as_projected_and_keeps_its_identity(tmp_path: Path) -> None:
+    rows = feature_rows(30)
+    first = FeatureTable.load(write_features(tmp_path / "first", rows, first_layout=True))
+    named = FeatureTable.load(write_features(tmp_path / "named", rows))
+    images = torch.arange(len(first))
+    assert torch.equal(first.gather(images, "official").features, named.gather(images, "official").features)
+    assert torch.equal(first.split(FeaturesConfig(), "train"), named.split(FeaturesConfig(), "train"))
+    manifest = json.loads((tmp_path / "first" / "manifest.json").read_text())
+    sizes = sorted((file.name, file.stat().st_size) for file in (tmp_path / "first" / "data").iterdir())
+    before = ["rows.npy", manifest, sizes]  # what the first version hashed
+    assert first.identity == hashlib.sha256(json.dumps(before).encode()).hexdigest()
+
+
+def test_columns_of_float32_keep_their_values(tmp_path: Path) -> None:
+    rows = feature_rows(8, rejected=0)
+    exact = np.array([1 / 3, 70_000.0, 1e-9, *[0.0] * (W - 3)], dtype="<f4")
+    for row in rows:
+        row["block_5"] = np.tile(exact, (len(row["generators"]), 1)).tobytes()
+    table = FeatureTable.load(write_features(tmp_path, rows, names=ALL), inputs=["block_5", "projected"])
+    assert torch.equal(table.gather(torch.tensor([0]), "none").features[0, :W], torch.from_numpy(exact))
+    rows[3]["block_5"] = np.full((len(rows[3]["generators"]), W), np.inf, dtype="<f4").tobytes()
+    with pytest.raises(RuntimeError, match=f"NaN or infinity in block_5 of the record '{rows[3]['record_id']}'"):
+        FeatureTable.load(write_features(tmp_path / "bad", rows, names=ALL), inputs=["block_5"])
 
 
 @pytest.mark.parametrize("generator", [None, ""])
@@ -110,7 +213,7 @@ def test_a_changed_bit_of_a_feature_is_refused(tmp_path: Path) -> None:
     pq.write_table(table, file, compression="none", use_dictionary=False, write_page_checksum=True)
     FeatureTable.load(path)
     data = bytearray(file.read_bytes())
-    data[data.index(table["image_features"][3].as_py()) + 1] ^= 0x10  # another number, as finite as the first
+    data[data.index(table["projected"][3].as_py()) + 1] ^= 0x10  # another number, as finite as the first
     file.write_bytes(data)
     with pytest.raises(RuntimeError, match=r"00000\.parquet can not be read \(.*CRC.*\); if it is damaged, embed again"):
         FeatureTable.load(path)
@@ -125,7 +228,7 @@ def test_a_record_without_an_id_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("column", "kind"),
-    [("record_id", pa.binary()), ("image_features", pa.string()), ("text_original", pa.binary(2 * D)), ("generators", None)],
+    [("record_id", pa.binary()), ("projected", pa.string()), ("text_original", pa.binary(2 * D)), ("generators", None)],
 )
 def test_a_column_of_another_type_is_refused(tmp_path: Path, column: str, kind: pa.DataType | None) -> None:
     path = write_features(tmp_path, feature_rows(20, rejected=0))
@@ -147,15 +250,15 @@ def test_a_column_of_another_type_is_refused(tmp_path: Path, column: str, kind: 
 
 def test_a_record_with_more_vectors_than_images_is_refused_though_the_sum_is_right(tmp_path: Path) -> None:
     rows = [row for row in feature_rows(8, rejected=0) if len(row["generators"]) == 3]
-    rows[0]["image_features"], rows[1]["image_features"] = bytes(4 * 2 * D), bytes(2 * 2 * D)
+    rows[0]["projected"], rows[1]["projected"] = bytes(4 * 2 * D), bytes(2 * 2 * D)
     with pytest.raises(
-        RuntimeError, match=f"holds {8 * D} bytes instead of {6 * D} in image_features of the record '{rows[0]['record_id']}'"
+        RuntimeError, match=f"holds {8 * D} bytes instead of {6 * D} in projected of the record '{rows[0]['record_id']}'"
     ):
         FeatureTable.load(write_features(tmp_path / "f", rows))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("column", ["image_features", "text_original", "text_positive"])
+@pytest.mark.parametrize("column", ["projected", "text_original", "text_positive"])
 def test_one_value_that_is_not_finite_names_its_record(tmp_path: Path, value: float, column: str) -> None:
     rows = feature_rows(20)
     whole = [row for row in rows if row.get("reason") is None]
@@ -205,9 +308,7 @@ def test_auto_is_what_the_features_hold(tmp_path: Path) -> None:
 
 
 def test_a_set_of_one_class_is_refused_with_what_is_needed(tmp_path: Path) -> None:
-    rows = [
-        row | {"generators": ["sd"], "image_features": row["image_features"][: 2 * D]} for row in feature_rows(30, rejected=0)
-    ]
+    rows = [row | {"generators": ["sd"], "projected": row["projected"][: 2 * D]} for row in feature_rows(30, rejected=0)]
     table = FeatureTable.load(write_features(tmp_path, rows))
     with pytest.raises(
         ValueError, match="no real image: got 0 records with a real image and 30 .*at least 3 of each are needed"

@@ -1,5 +1,6 @@
 """The one memory map of the features that a node's processes share."""
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -22,9 +23,13 @@ from rdd.features.node_map import _exclusive
 from rdd.features.old_maps import delete_old_maps
 
 
+def everything(table: FeatureTable) -> torch.Tensor:
+    return table.gather(torch.arange(len(table)), "official").features
+
+
 def load_shared(path: str, maps: str, queue: "multiprocessing.Queue") -> None:
     table = FeatureTable.load(path, shared=maps)
-    queue.put((len(table), float(table.rows.float().sum())))
+    queue.put((len(table), sum(float(matrix.float().sum()) for matrix in table.matrices.values())))
 
 
 def test_processes_of_a_node_share_one_map(tmp_path: Path) -> None:
@@ -46,7 +51,7 @@ def test_features_embedded_anew_at_the_same_place_get_a_map_of_their_own(tmp_pat
     assert len(FeatureTable.load(path, shared=maps)) == len(FeatureTable.load(path))
     shutil.rmtree(tmp_path / "features")
     fewer = [
-        row | {"generators": row["generators"][:1], "image_features": row["image_features"][: 2 * D]}
+        row | {"generators": row["generators"][:1], "projected": row["projected"][: 2 * D]}
         for row in feature_rows(20, rejected=0)
     ]
     write_features(tmp_path / "features", fewer)
@@ -57,10 +62,12 @@ def test_a_map_half_written_is_written_again(tmp_path: Path) -> None:
     path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
     expected = FeatureTable.load(path, shared=str(maps)).gather(torch.arange(9), "shared").features
     folder = next(entry for entry in maps.iterdir() if entry.is_dir())
-    partial = folder.rename(f"{folder}.partial")
-    (partial / "rows.npy").write_bytes(b"torn")
+    (folder / "projected.npy").unlink()
+    (folder / "projected.npy.partial").write_bytes(b"torn")
+    (folder / "text.npy.partial").write_bytes(b"torn")
     again = FeatureTable.load(path, shared=str(maps))
     assert torch.equal(expected, again.gather(torch.arange(9), "shared").features)
+    assert not list(folder.glob("*.partial"))
 
 
 def map_in(maps: Path) -> Path:
@@ -69,14 +76,14 @@ def map_in(maps: Path) -> Path:
 
 def test_bytes_of_a_map_that_changed_under_one_size_are_seen(tmp_path: Path, caplog) -> None:
     path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
-    expected = FeatureTable.load(path, shared=str(maps)).rows.clone()
-    place = map_in(maps) / "rows.npy"
+    expected = everything(FeatureTable.load(path, shared=str(maps)))
+    place = map_in(maps) / "projected.npy"
     before = place.stat()
     with open(place, "r+b") as file:
         file.seek(-4, os.SEEK_END)
         file.write(b"\0\0\0\0")
     os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert torch.equal(FeatureTable.load(path, shared=str(maps)).rows, expected)
+    assert torch.equal(everything(FeatureTable.load(path, shared=str(maps))), expected)
     assert "is not what was written; writing it again" in caplog.text
 
 
@@ -85,27 +92,27 @@ def test_features_that_were_changed_in_their_place_are_mapped_anew(tmp_path: Pat
     file = tmp_path / "features" / "data" / "00000.parquet"
     table = pq.read_table(file)
     pq.write_table(table, file, compression="none")
-    before = FeatureTable.load(path, shared=str(maps)).rows.clone()
-    column = table.column_names.index("image_features")
+    before = everything(FeatureTable.load(path, shared=str(maps)))
+    column = table.column_names.index("projected")
     halves = [None if cell is None else (np.frombuffer(cell, "<f2") / 2).tobytes() for cell in table.column(column).to_pylist()]
     size = file.stat().st_size
-    pq.write_table(table.set_column(column, "image_features", pa.array(halves, pa.binary())), file, compression="none")
+    pq.write_table(table.set_column(column, "projected", pa.array(halves, pa.binary())), file, compression="none")
     assert file.stat().st_size == size
-    after = FeatureTable.load(path, shared=str(maps)).rows
+    after = everything(FeatureTable.load(path, shared=str(maps)))
     assert not torch.equal(after, before)
-    assert torch.equal(after, FeatureTable.load(path).rows)
+    assert torch.equal(after, everything(FeatureTable.load(path)))
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "images.arrow", "records.arrow", "checksums.json"])
+@pytest.mark.parametrize("name", ["projected.npy", "text.npy", "images.arrow", "records.arrow", "checksums.json"])
 @pytest.mark.parametrize("damage", ["gone", "empty"])
 def test_a_damaged_map_is_written_again(tmp_path: Path, name: str, damage: str) -> None:
     path, maps = write_features(tmp_path / "features", feature_rows(20)), tmp_path / "maps"
-    expected = FeatureTable.load(path, shared=str(maps)).rows.clone()
+    expected = everything(FeatureTable.load(path, shared=str(maps)))
     place = map_in(maps) / name
     place.unlink()
     if damage == "empty":
         place.touch()
-    assert torch.equal(FeatureTable.load(path, shared=str(maps)).rows, expected)
+    assert torch.equal(everything(FeatureTable.load(path, shared=str(maps))), expected)
 
 
 def test_a_map_is_verified_once_after_the_machine_has_started(tmp_path: Path, monkeypatch) -> None:
@@ -117,11 +124,12 @@ def test_a_map_is_verified_once_after_the_machine_has_started(tmp_path: Path, mo
     FeatureTable.load(path, shared=str(maps))
     assert not checked
     noted = json.loads((map_in(maps) / "checksums.json").read_text())
-    noted["seen"][0] = "an earlier start"
+    for file in noted.values():
+        file["seen"][0] = "an earlier start"
     (map_in(maps) / "checksums.json").write_text(json.dumps(noted))
     for _ in range(2):
         FeatureTable.load(path, shared=str(maps))
-    assert len(checked) == 3  # each of the three files, once
+    assert len(checked) == 4  # each of the four files, once
 
 
 def test_a_folder_of_maps_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
@@ -224,3 +232,41 @@ def test_loading_says_how_far_it_is(tmp_path: Path) -> None:
     FeatureTable.load(path, shared=str(tmp_path / "maps"), on_progress=heard.append)
     read = [f"{number} of 3 files of features" for number in (1, 2, 3)]
     assert heard == [*read, "checking the memory map of features"]
+
+
+def test_a_disk_without_room_is_said_and_left_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    names = ("projected", "block_2")
+    path, maps = write_features(tmp_path / "features", feature_rows(20), names=names), tmp_path / "maps"
+    reserved: list[int] = []
+
+    def second_does_not_fit(descriptor: int, start: int, size: int) -> None:
+        reserved.append(size)
+        if len(reserved) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(node_map.os, "posix_fallocate", second_does_not_fit)
+    with pytest.raises(RuntimeError, match=r"no room for a memory map of .* GiB in .*maps \(No space left on device\)"):
+        FeatureTable.load(path, inputs=names, shared=str(maps))
+    assert not list(map_in(maps).iterdir())
+    assert len(FeatureTable.load(path, inputs=names, shared=str(maps))) > 0
+
+
+def test_a_map_grows_by_what_other_inputs_need_and_reads_nothing_twice(tmp_path: Path, monkeypatch) -> None:
+    names = ("projected", "block_2", "block_5")
+    path, maps = write_features(tmp_path / "features", feature_rows(20), names=names), tmp_path / "maps"
+    read: list[list[str]] = []
+    real = node_map.read_columns
+    monkeypatch.setattr(
+        node_map,
+        "read_columns",
+        lambda files, layout, *rest, **o: (read.append(list(layout)), real(files, layout, *rest, **o))[1],
+    )
+    for inputs, text in ((["projected"], False), (["block_5", "projected"], False), (["block_5"], True), (["projected"], True)):
+        table = FeatureTable.load(path, inputs=inputs, text=text, shared=str(maps))
+        assert torch.equal(
+            table.gather(torch.arange(20), "auto").features,
+            FeatureTable.load(path, inputs=inputs, text=text).gather(torch.arange(20), "auto").features,
+        )
+    assert read == [["projected"], ["block_5"], ["text"]]
+    files = {entry.name for entry in map_in(maps).iterdir()}
+    assert files == {"checksums.json", "images.arrow", "records.arrow", "projected.npy", "block_5.npy", "text.npy"}

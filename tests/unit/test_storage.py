@@ -93,6 +93,20 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_setting_that_came_later_does_not_shut_out_what_was_made_before_it(tmp_path) -> None:
+    path, old = str(tmp_path / "out"), {"features": {"path": "x"}}
+    with storage.owned_directory(path, old):
+        pass
+    added = {"features.inputs": ["projected"], "clip.blocks": []}
+    with storage.owned_directory(path, {"features": {"path": "x", "inputs": ["projected"]}}, added=added):
+        pass
+    with (
+        pytest.raises(ValueError, match=r"features\.inputs \(\['projected'\] there, \['block_9'\] now\)"),
+        storage.owned_directory(path, {"features": {"path": "x", "inputs": ["block_9"]}}, added=added),
+    ):
+        pass
+
+
 def test_an_owned_directory_takes_the_same_config_again(tmp_path) -> None:
     path = str(tmp_path / "out")
     config = {"loss": {"alpha": 0.5, "p": 2}, "embed": {"num_workers": 1}}
