@@ -18,7 +18,7 @@ MAX_ROUNDING = 0.1
 MAX_OVERFLOW = 0.01
 """Largest share of images with a value beyond float16."""
 
-_FIRST_CHECK = 64  # images, after which deviations are known well enough
+_FIRST_CHECK = 32  # images, after which deviations are known well enough
 _LAST_CHECK = 4096  # images, after which they will not change; so the check costs a fast encoder nothing
 
 _NUMPY: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
@@ -48,7 +48,7 @@ class Rounding:
 
     Float16 holds 11 binary digits of a value. That is plenty for most features, but a dimension may lie far from zero and vary
     little, and a head that standardises its inputs sees only what varies. So the root mean square of what rounding moves is
-    held to :data:`MAX_ROUNDING` of each dimension's deviation, over all images so far: when 64 have come, and then each time
+    held to :data:`MAX_ROUNDING` of each dimension's deviation, over all images so far: when 32 have come, and then each time
     their number has doubled, up to 4,096. A dimension that does not vary at all says nothing, and is left out.
 
     Args:

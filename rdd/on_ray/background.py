@@ -55,11 +55,22 @@ class Background:
 def root_cause(error: BaseException) -> Exception:
     """The original error inside Ray's wrappers: a ValueError stays one, any other becomes a RuntimeError of one line."""
     while isinstance(error, ray.exceptions.RayError) and isinstance(inner := getattr(error, "cause", None), BaseException):
+        if isinstance(inner, ray.exceptions.UserCodeException):  # of which the text alone has come here
+            break
         error = inner
+    text = str(error).split(_RAY_DATA_ADDS)[0]
     if type(error) is ValueError:
-        return ValueError(str(error))
-    text = str(error).split("Failed to apply UDF")[0].rstrip(" :'\n")  # advice that Ray Data puts behind user code's error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return error
+    lines = [line.strip() for line in text.split(_WRAPPED)[0].splitlines() if line.strip()]
     last = lines[-1] if lines else "no message"
     wrapped = isinstance(error, ray.exceptions.RayError) and len(lines) > 1
-    return RuntimeError(last if wrapped else f"{type(error).__name__}: {last}")
+    if wrapped and last.startswith("ValueError: "):
+        return ValueError(last.removeprefix("ValueError: "))
+    return RuntimeError(last.rstrip(" :'") if wrapped else f"{type(error).__name__}: {last}".rstrip(" :'"))
+
+
+_RAY_DATA_ADDS = "Failed to apply UDF"
+"""Begins the advice that Ray Data puts behind the error of a step."""
+
+_WRAPPED = "The above exception was the direct cause of the following exception"
+"""Stands in a traceback between an error and its wrapper."""

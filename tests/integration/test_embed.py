@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rdd.config import Config
 from rdd.config.parse import override
@@ -215,6 +217,25 @@ def test_nothing_moving_ends_the_run_and_names_the_step(ray_session, config: Con
     }
     with silent, pytest.raises(RuntimeError, match=r"no record for 3 s: stuck in read .*held: CPU"):
         run_embedding(override(config, values))
+
+
+def test_a_feature_that_float16_rounds_too_much_is_refused_and_kept_in_float32(
+    ray_session, config: Config, tiny_model: str, tmp_path: Path
+) -> None:
+    state = open_clip.create_model(tiny_model, load_weights=False).state_dict()
+    state["visual.transformer.resblocks.0.mlp.c_proj.bias"][3] = 5000.0  # a large activation, as ViT-L/14 has them
+    save_file(state, tmp_path / "large.safetensors")
+    large = override(config, {"clip.pretrained": str(tmp_path / "large.safetensors"), "clip.blocks": [1]})
+    large = override(large, {"clip.projected": False, "embed.cpus_per_worker": 0.5})  # Ray lets go of a failed actor late
+    said = r"^block_1 must be kept in float32: over \d+ images float16 moves its dimension 3 by .* another embed\.output$"
+    with pytest.raises(ValueError, match=said):
+        run_embedding(large)
+    kept = override(large, {"clip.float32": ["block_1"], "embed.output": str(tmp_path / "wide")})
+    run_embedding(kept)
+    assert json.loads((tmp_path / "wide" / "manifest.json").read_text())["features"]["block_1"]["dtype"] == "float32"
+    table = FeatureTable.load(kept.embed.output, inputs=["block_1"])
+    values = table.gather(torch.arange(len(table)), "none").features[:, 3]
+    assert len(values.unique()) > len(values.half().unique())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ def test_each_encoding_of_the_web_is_decoded_first(encoding: str) -> None:
     # in a process of its own: Pillow loads its decoders one by one, and a test before this one may have done so
     code = (
         "import sys; from rdd.data.decode import decode_image\n"
-        "p = decode_image(sys.stdin.buffer.read(), max_pixels=10**6); f = p.facts; print(f.format, f.width, f.height, f.num_bytes)"
+        "f = decode_image(sys.stdin.buffer.read(), max_pixels=10**6).facts\n"
+        "print(f.format, f.width, f.height, f.num_bytes)"
     )
     data = encoded(encoding)
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
