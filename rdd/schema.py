@@ -49,6 +49,32 @@ REAL_IMAGES = pa.schema(
 )
 """The real image of a record; ``status`` is ``ok`` or the reason why there is none."""
 
+FETCHED = pa.schema(
+    [
+        *REAL_IMAGES,
+        ("detail", pa.string()),
+        ("attempts", pa.int32()),
+        ("fetched_at", pa.timestamp("ms", tz="UTC")),
+        ("declared_width", pa.int64()),
+        ("declared_height", pa.int64()),
+    ]
+)
+"""A row of the table that fetching writes: more of a failure, when it was asked for, and the size that the records declare."""
+
+ADDRESSES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("declared_width", pa.int64()),
+        ("declared_height", pa.int64()),
+        ("first", pa.int64()),
+        ("status", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+"""One row a record of D3, made before anything is asked for; ``first`` is the first row with its address, ``status`` is null
+where it is to be fetched."""
+
 STATUS_OK = "ok"
 
 _PLACE = [("key", pa.string()), ("source", pa.string()), ("row", pa.int64()), ("record_id", pa.string())]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from rdd.config.checks import check
 from rdd.config.data import ClipConfig, EmbedConfig, RecordsConfig, SampleConfig, WeightsConfig
+from rdd.config.fetch import FetchConfig
 from rdd.config.learning import EvaluateConfig, FeaturesConfig, LossConfig, ModelConfig, OptimizerConfig, SamConfig, TrainConfig
 from rdd.config.platform import ClusterConfig, ScalingConfig, TrackingConfig
 from rdd.config.search import AblateConfig, FiguresConfig, TuneConfig
@@ -21,6 +22,7 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "FeaturesConfig",
+    "FetchConfig",
     "FiguresConfig",
     "LossConfig",
     "ModelConfig",
@@ -43,6 +45,7 @@ class Config:
     sample: SampleConfig = field(default_factory=SampleConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     records: RecordsConfig = field(default_factory=RecordsConfig)
+    fetch: FetchConfig = field(default_factory=FetchConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)

@@ -84,6 +84,55 @@ WEIGHTS = Stage(
     required={"weights.output": "the file to write"},
 )
 
+FETCH = Stage(
+    name="fetch",
+    sections=("fetch", "records"),
+    also_reads=("tracking", "cluster"),
+    in_help=("fetch",),
+    required={
+        "fetch.output": "the directory to write",
+        "records.path": "the records whose real images are fetched",
+        "fetch.contact": "a mail address or page where the owner of a website reaches you, since it is sent with every request",
+    },
+    may_change=frozenset(  # they change how images are asked for, and not which
+        {
+            "fetch.allow_loopback",
+            "fetch.backoff_s",
+            "fetch.block_list",  # its content is applied anew at every start
+            "fetch.connect_timeout_s",
+            "fetch.contact",
+            "fetch.cpus_per_worker",
+            "fetch.excluded_ids",  # its content may not change, see rdd.data.fetched
+            "fetch.files_per_worker",
+            "fetch.host_failures",
+            "fetch.hub",
+            "fetch.hub_files",
+            "fetch.image_timeout_s",
+            "fetch.in_flight",
+            "fetch.max_wait_s",
+            "fetch.num_workers",
+            "fetch.output",
+            "fetch.per_host",
+            "fetch.read_timeout_s",
+            "fetch.retries",
+            "fetch.retry_failed",
+            "fetch.stall_timeout_s",
+            "records.max_pixels",
+            "records.real_images",
+            "records.root",
+        }
+    ),
+    result_shape={
+        "output": str,
+        "records": int,
+        "ok": int,
+        "survival": NUMBER,
+        "status": dict,
+        "round": int,
+        "block_list": str,
+    },
+)
+
 EMBED = Stage(
     name="embed",
     sections=("embed", "records", "clip"),

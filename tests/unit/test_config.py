@@ -14,6 +14,23 @@ from rdd.config.stages import TRAIN, Stage
 NAN = float("nan")
 
 BOUNDS = [  # leaf, values inside, values outside
+    ("fetch.per_host", [0, 1000], [-1, 1001]),
+    ("fetch.num_workers", [1], [0]),
+    ("fetch.cpus_per_worker", [0.0], [-0.1, NAN, float("inf")]),
+    ("fetch.in_flight", [1, 10_000], [0, 10_001]),
+    ("fetch.records_per_file", [1], [0]),
+    ("fetch.files_per_worker", [1], [0]),
+    ("fetch.connect_timeout_s", [0.1, 86400.0], [0.0, NAN, 86401.0]),
+    ("fetch.read_timeout_s", [0.1, 86400.0], [0.0, NAN, 86401.0]),
+    ("fetch.image_timeout_s", [0.1, 779.0], [0.0, NAN, 780.0, 86401.0]),
+    ("fetch.max_bytes", [1, 2**30], [0, 2**30 + 1]),
+    ("fetch.max_redirects", [0, 20], [-1, 21]),
+    ("fetch.retries", [0, 20], [-1, 21]),
+    ("fetch.backoff_s", [0.1, 86400.0], [0.0, NAN, 86401.0]),
+    ("fetch.max_wait_s", [0.1, 839.0], [0.0, NAN, 840.0, 86401.0]),
+    ("fetch.host_failures", [0], [-1]),
+    ("fetch.placeholder_urls", [1], [0]),
+    ("fetch.stall_timeout_s", [180.1, 86400.0], [180.0, NAN, 86401.0]),
     ("tune.num_trials", [1], [0]),
     ("tune.grace_epochs", [1], [0]),
     ("tune.reduction_factor", [2], [1]),
@@ -302,7 +319,7 @@ def test_help_has_the_sentence_under_each_setting_of_the_jobs_own_sections_and_n
 def test_every_stage_names_settings_and_sections_that_there_are() -> None:
     stages = [value for value in vars(rdd.config.stages).values() if isinstance(value, Stage)]
     sections = {section.name for section in dataclasses.fields(Config)}
-    assert len(stages) == 9
+    assert len(stages) == 10
     for stage in stages:
         assert {*stage.reads, *stage.in_help} <= sections, stage.name
         assert {*stage.required, *stage.may_change} <= set(leaves()), stage.name

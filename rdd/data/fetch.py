@@ -1,0 +1,288 @@
+"""One address to the image it serves, or the reason why not: polite, bounded, and to public addresses alone."""
+
+import asyncio
+import email.utils
+import io
+import random
+import time
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from PIL import Image
+from yarl import URL
+
+from rdd import __version__
+from rdd.config.fetch import FetchConfig
+from rdd.data.addresses import guarded_sockets, is_odd_notation
+from rdd.data.block_list import BlockList
+from rdd.data.decode import FORMATS
+from rdd.data.host_leases import HOST_DOWN_LEASE, Leases, Report
+from rdd.data.outcomes import BLOCKED, HOST_DOWN, REFUSED_ADDRESS, Outcome, outcome_of
+from rdd.data.robots import AGENT, forbidding_directive
+from rdd.hashing import sha256_bytes
+from rdd.schema import STATUS_OK
+
+LEASE_SLACK_S = 30.0
+"""A lease lasts so much longer than one image may take: for the way of messages, and the wait for a place of the worker."""
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_DNS_CACHE_S = 300
+
+
+def user_agent(config: FetchConfig) -> str:
+    """How requests introduce themselves."""
+    return f"{AGENT}/{__version__} (+{config.contact})"
+
+
+@asynccontextmanager
+async def open_fetcher(
+    config: FetchConfig, blocked: BlockList, leases: Leases, *, resolver: AbstractResolver | None = None
+) -> AsyncIterator["Fetcher"]:
+    """A fetcher with its connections; without cookies, credentials, proxies, or anything from the environment.
+
+    Args:
+        config: limits and manners.
+        blocked: what is never asked for and never kept.
+        leases: whose turn it is, by host.
+        resolver: of names, by default aiodns.
+    """
+    if resolver is None:
+        resolver = aiohttp.AsyncResolver(timeout=config.connect_timeout_s / 2, tries=2)
+    connector = aiohttp.TCPConnector(
+        limit=0,  # the fetcher's own places and the leases bound it
+        force_close=config.per_host > 0,  # a connection that is kept open would count on the host's side
+        resolver=resolver,
+        ttl_dns_cache=_DNS_CACHE_S,
+        socket_factory=guarded_sockets(allow_loopback=config.allow_loopback),
+    )
+    session = aiohttp.ClientSession(
+        connector=connector,
+        headers={"User-Agent": user_agent(config), "Accept": "image/*,*/*;q=0.1", "Accept-Encoding": "identity"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(
+            total=None, sock_connect=config.connect_timeout_s, sock_read=config.read_timeout_s, ceil_threshold=float("inf")
+        ),
+        trust_env=False,
+        auto_decompress=False,  # what is packed all the same is not unpacked
+    )
+    async with session:
+        try:
+            yield Fetcher(config, blocked, leases, session)
+        finally:
+            await resolver.close()
+
+
+class Fetcher:
+    """Fetches many addresses at the same time.
+
+    Args:
+        config: limits and manners.
+        blocked: what is never asked for and never kept.
+        leases: whose turn it is, by host.
+        session: of :func:`open_fetcher`.
+    """
+
+    def __init__(self, config: FetchConfig, blocked: BlockList, leases: Leases, session: aiohttp.ClientSession) -> None:
+        self._config, self._blocked, self._leases, self._session = config, blocked, leases, session
+        self._places = asyncio.Semaphore(config.in_flight)
+
+    async def fetch(self, address: str) -> Outcome:
+        """The image behind an address, or why there is none; whatever a server does, this returns.
+
+        Args:
+            address: as it stands in the data set.
+        """
+        time_left, attempts = _TimeLeft(self._config.image_timeout_s), 0
+        for attempt in range(1, self._config.retries + 2):
+            outcome = await self._follow(address, time_left)
+            attempts += outcome.attempts
+            wait_s = self._wait_before_next(outcome, attempt)
+            if not outcome.retried or attempt > self._config.retries or wait_s > self._config.max_wait_s:
+                break
+            await asyncio.sleep(wait_s)
+        return replace(outcome, attempts=attempts)
+
+    async def _follow(self, address: str, time_left: "_TimeLeft") -> Outcome:
+        """One try, along its redirects."""
+        try:
+            url = URL(address.strip())
+        except ValueError as error:
+            return Outcome("bad_url", str(error)[:300])
+        visited: set[URL] = set()
+        for redirects in range(self._config.max_redirects + 1):
+            if (refused := self._refused(url)) is not None:
+                if redirects and refused.status == "bad_url":
+                    refused = replace(refused, status="bad_redirect")
+                return replace(refused, attempts=min(redirects, 1))
+            if url in visited:
+                return Outcome("redirect_loop", f"back to {url}"[:300], attempts=1)
+            visited.add(url)
+            answer = await self._ask(url, time_left)
+            if isinstance(answer, Outcome):
+                return replace(answer, attempts=min(redirects, 1) if answer.status == HOST_DOWN else 1)
+            url = answer
+        return Outcome("too_many_redirects", f"more than {self._config.max_redirects}", attempts=1)
+
+    def _refused(self, url: URL) -> Outcome | None:
+        """Why an address is not asked for, if it is not."""
+        if url.scheme not in ("http", "https") or not url.raw_host:
+            return Outcome("bad_url", f"must begin with http:// or https:// and name a host, got {url}"[:300])
+        if url.raw_user is not None or url.raw_password is not None:
+            return Outcome("bad_url", "must hold no user name and no password")
+        if is_odd_notation(url.raw_host):
+            return Outcome(REFUSED_ADDRESS, f"{url.raw_host} is no name and no address as it is written")
+        if self._blocked.holds_url(str(url)):
+            return Outcome(BLOCKED, "its address or host is on fetch.block_list")
+        return None
+
+    async def _ask(self, url: URL, time_left: "_TimeLeft") -> Outcome | URL:
+        """One request in the host's turn: an outcome, or where to go on."""
+        assert url.raw_host is not None
+        host = url.raw_host.lower().rstrip(".")
+        async with self._turn(host) as turn:
+            if turn is None:
+                return Outcome(
+                    HOST_DOWN, f"{host} has not answered {self._config.host_failures} times, or asks for a long pause"
+                )
+            answer = await self._request(url, time_left)
+            turn.report = self._report(answer)
+            return answer
+
+    def _report(self, answer: Outcome | URL) -> Report:
+        """What an answer tells of its host."""
+        if isinstance(answer, URL) or not answer.speaks_for_host:
+            return Report(failed=isinstance(answer, Outcome) and answer.host_fails)
+        pause_s = self._wait_before_next(answer, 1)
+        return Report(pause_s=pause_s, failed=False, down=pause_s > self._config.max_wait_s)
+
+    @asynccontextmanager
+    async def _turn(self, host: str) -> AsyncIterator["_Turn | None"]:
+        """A lease of the host and a place of this worker, in this order: a busy host must not take the places of others."""
+        while True:
+            lease = await self._leases.acquire(host)
+            if lease == HOST_DOWN_LEASE:
+                yield None
+                return
+            granted, turn = time.monotonic(), _Turn()
+            try:
+                async with self._places:
+                    if time.monotonic() - granted < LEASE_SLACK_S / 2:  # enough of it is left for the request
+                        yield turn
+                        return
+            finally:
+                self._leases.release(host, lease, turn.report)
+
+    async def _request(self, url: URL, time_left: "_TimeLeft") -> Outcome | URL:
+        try:
+            async with time_left.running(), self._session.get(url, allow_redirects=False) as response:
+                return await self._read(url, response)
+        except Exception as error:  # a server may make a library stumble over anything; the others are fetched all the same
+            return outcome_of(error)
+
+    async def _read(self, url: URL, response: aiohttp.ClientResponse) -> Outcome | URL:
+        if self._config.honour_directives:
+            if (directive := forbidding_directive(response.headers.getall("X-Robots-Tag", []))) is not None:
+                return Outcome("robots", f"X-Robots-Tag: {directive}", final_url=str(url))
+        if response.status in _REDIRECTS:
+            return _redirected(url, response)
+        if response.status != 200:
+            retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
+            return Outcome(f"http_{response.status}", response.reason, retry_after_s=retry_after_s, final_url=str(url))
+        if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+            return Outcome("content_encoding", response.headers["Content-Encoding"][:100], final_url=str(url))
+        limit = self._config.max_bytes
+        if (response.content_length or 0) > limit:
+            return Outcome("too_large", f"{response.content_length} bytes, at most {limit} are read", final_url=str(url))
+        body = bytearray()
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > limit:
+                return Outcome("too_large", f"more than {limit} bytes", final_url=str(url))
+        return self._judge(bytes(body), str(url))
+
+    def _judge(self, data: bytes, final_url: str) -> Outcome:
+        """What the bytes are, whatever the server called them."""
+        sha256 = sha256_bytes(data)
+        if sha256 in self._blocked.sha256:
+            return Outcome(BLOCKED, "its sha256 is on fetch.block_list", final_url=final_url)
+        return replace(image_outcome(data), sha256=sha256, final_url=final_url)
+
+    def _wait_before_next(self, outcome: Outcome, attempt: int) -> float:
+        """Seconds before another try: what the server asks for, or twice as long each time; varied, so that tries spread."""
+        if outcome.retry_after_s is not None:
+            return outcome.retry_after_s * random.uniform(1.0, 1.1)
+        return self._config.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+
+
+class _Turn:
+    """A request in the host's turn, and what it tells of the host afterwards."""
+
+    report = Report()
+
+
+class _TimeLeft:
+    """The time of a whole image, which runs while it is asked for, and not while it waits for a turn."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Within it the time runs.
+
+        Raises:
+            TimeoutError: it is over.
+        """
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(max(self._left, 0.0)):
+                yield
+        finally:
+            self._left -= time.monotonic() - started
+
+
+def image_outcome(data: bytes) -> Outcome:
+    """An image file judged by its own bytes: type and size by its header, no pixel is decoded.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        ``ok`` with type, width and height; or ``empty``, or ``not_an_image``.
+    """
+    if not data:
+        return Outcome("empty", "zero bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large and odd files, which embedding decides on
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                content_type, (width, height) = image.get_format_mimetype(), image.size
+    except Exception as error:  # a malformed header raises whatever its decoder stumbles over
+        return Outcome("not_an_image", f"{type(error).__name__}, begins with {data[:16]!r}")
+    return Outcome(STATUS_OK, data=data, content_type=content_type, width=width, height=height)
+
+
+def _redirected(url: URL, response: aiohttp.ClientResponse) -> Outcome | URL:
+    location = response.headers.get("Location") or response.headers.get("URI")
+    if not location:
+        return Outcome("bad_redirect", f"{response.status} without Location", final_url=str(url))
+    try:
+        return url.join(URL(location.strip())).with_fragment(None)
+    except ValueError as error:
+        return Outcome("bad_redirect", f"{location}: {error}"[:300], final_url=str(url))
+
+
+def _retry_after_s(header: str | None) -> float | None:
+    """Seconds of a ``Retry-After``, which holds them or a date; None where it holds neither."""
+    if header is None:
+        return None
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
