@@ -35,10 +35,7 @@ async def fetch_rows(
     Returns:
         ``schema.FETCHED``, a row a record, in their order. Rows whose address stands earlier in the set have ``same_url``.
     """
-    wanted = [row for row, status in enumerate(addresses["status"].to_pylist()) if status is None]
-    if before is not None:
-        statuses = before["status"].to_pylist()
-        wanted = [row for row in wanted if may_pass(statuses[row])]
+    wanted = wanted_rows(addresses, before["status"] if before is not None else None)
     urls = addresses["url"].to_pylist()
     rows: dict[int, Row] = {}
 
@@ -51,6 +48,20 @@ async def fetch_rows(
         for row in wanted:
             group.create_task(fetch(row))
     return _table(addresses, before, rows)
+
+
+def wanted_rows(addresses: pa.Table, before: pa.ChunkedArray | None) -> list[int]:
+    """Rows that are to be fetched: all that can be, or of an earlier round those that failed and may pass.
+
+    Args:
+        addresses: ``schema.ADDRESSES``.
+        before: statuses of an earlier round.
+    """
+    wanted = [row for row, status in enumerate(addresses["status"].to_pylist()) if status is None]
+    if before is None:
+        return wanted
+    statuses = before.to_pylist()
+    return [row for row in wanted if may_pass(statuses[row])]
 
 
 def _row(outcome: Outcome) -> Row:
@@ -70,12 +81,12 @@ def _row(outcome: Outcome) -> Row:
 
 def _table(addresses: pa.Table, before: pa.Table | None, rows: dict[int, Row]) -> pa.Table:
     """The records with what came of them now, or before, or what was known beforehand."""
-    known = addresses["status"].to_pylist(), addresses["detail"].to_pylist()
-    kept = before.to_pylist() if before is not None else [{}] * addresses.num_rows
-    values = [
-        rows[row] if row in rows else kept[row] if status is None else {"status": status, "detail": detail, "attempts": 0}
-        for row, (status, detail) in enumerate(zip(*known, strict=True))
-    ]
+    if before is not None:
+        kept = before.to_pylist()
+    else:
+        known = zip(addresses["status"].to_pylist(), addresses["detail"].to_pylist(), strict=True)
+        kept = [{"status": status, "detail": detail, "attempts": 0} for status, detail in known]
+    values = [rows.get(row, kept[row]) for row in range(addresses.num_rows)]
     columns = {name: addresses[name] for name in ADDRESSES.names if name in ("id", "url") or name.startswith("declared_")}
     fresh = {
         field.name: pa.array([value.get(field.name) for value in values], field.type)

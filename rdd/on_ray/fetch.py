@@ -123,6 +123,7 @@ class _Run:
     def __init__(self, config: Config, output: str, addresses: pa.Table, parts: list[Part], blocked: BlockList) -> None:
         self._config, self._output, self._blocked = config, output, blocked
         self._addresses, self._parts = addresses, parts
+        self._blocked_ref = ray.put(blocked)
         self._dispatch: Dispatch | None = None
 
     def fetch_missing(self, number: int) -> None:
@@ -152,7 +153,7 @@ class _Run:
     def _workers(self) -> Dispatch:
         if self._dispatch is None:
             shards = start_shards(self._config.fetch)
-            workers = start_workers(self._config.fetch, self._output, self._blocked, shards)
+            workers = start_workers(self._config.fetch, self._output, self._blocked_ref, shards)
             self._dispatch = Dispatch(workers, shards, self._config)
         return self._dispatch
 

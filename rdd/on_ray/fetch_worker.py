@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
@@ -11,7 +10,7 @@ import ray
 from rdd.config import FetchConfig
 from rdd.data.block_list import BlockList
 from rdd.data.fetch import Fetcher, open_fetcher
-from rdd.data.fetch_part import fetch_rows
+from rdd.data.fetch_part import fetch_rows, wanted_rows
 from rdd.data.fetch_whole import Change, apply_change
 from rdd.data.fetched import Part, commit, read_part, write_part
 from rdd.data.host_leases import NoLimit
@@ -38,25 +37,26 @@ class FetchWorker:
         self._asked = 0
         self._written = 0
 
-    async def fetch(self, part: Part, addresses: pa.Table, round_number: int) -> dict[str, int]:
+    async def fetch(self, part: Part, addresses: pa.Table, round_number: int) -> None:
         """Fetch the records of a file and commit it.
 
         Args:
             part: which file.
             addresses: ``schema.ADDRESSES`` of its records.
             round_number: 0 for the first; in a further one what failed and may pass is asked for again.
-
-        Returns:
-            How many records came to what, by status.
         """
         fetcher = await self._opened()
-        before = await asyncio.to_thread(read_part, self._output, part) if round_number else None
-        table = await fetch_rows(addresses, before, fetcher, self._count)
-        if before is None or not table.equals(before):
+        before = await asyncio.to_thread(self._before, part, addresses) if round_number else None
+        if before is not None or not round_number:
+            table = await fetch_rows(addresses, before, fetcher, self._count)
             await asyncio.to_thread(write_part, self._output, part, table)
         await asyncio.to_thread(commit, self._output, part, round_number)
         self._written += 1
-        return dict(Counter(table["status"].to_pylist()))
+
+    def _before(self, part: Part, addresses: pa.Table) -> pa.Table | None:
+        """A file as an earlier round left it; None where nothing of it is to be asked for again."""
+        statuses = read_part(self._output, part, ["status"])["status"]
+        return read_part(self._output, part) if wanted_rows(addresses, statuses) else None
 
     async def change(self, parts: Mapping[int, Part], number: int, change: Change, placeholders: pa.Array) -> None:
         """Do in one file what could be said only when all were there."""
@@ -79,9 +79,17 @@ class FetchWorker:
 
 
 def start_workers(
-    config: FetchConfig, output: str, blocked: BlockList, shards: Sequence["ray.actor.ActorHandle"]
+    config: FetchConfig, output: str, blocked: "ray.ObjectRef[BlockList]", shards: Sequence["ray.actor.ActorHandle"]
 ) -> list["ray.actor.ActorHandle"]:
-    """Start the workers, spread over the nodes; one that dies is started anew and begins its files again."""
+    """Start the workers, spread over the nodes; one that dies is started anew and begins its files again.
+
+    Args:
+        config: limits and manners.
+        output: the directory.
+        blocked: the block list, put once for all; whoever calls holds it while they work, since a worker that is started anew
+            takes it again.
+        shards: actors that keep the leases of hosts.
+    """
     actor = ray.remote(
         num_cpus=config.cpus_per_worker,
         scheduling_strategy="SPREAD",
@@ -89,5 +97,4 @@ def start_workers(
         max_task_retries=3,  # what kills its worker four times is no accident
         max_concurrency=config.files_per_worker + 2,  # and answers beside
     )(FetchWorker)
-    list_ref = ray.put(blocked)  # once for all of them
-    return [actor.remote(config, output, list_ref, shards) for _ in range(config.num_workers)]
+    return [actor.remote(config, output, blocked, shards) for _ in range(config.num_workers)]

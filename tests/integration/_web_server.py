@@ -139,6 +139,9 @@ class Server:
         left = int(request.match_info["left"])
         return web.Response(status=301, headers={"Location": f"/chain/{left - 1}" if left > 1 else "/image/5.jpg"})
 
+    async def loop(self, request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "/loop?back" if not request.query_string else "/loop"})
+
     async def nowhere(self, request: web.Request) -> web.Response:
         return web.Response(status=302)
 
@@ -152,7 +155,7 @@ async def serve(port_file: Path) -> None:
     app.router.add_get("/first/{times}/{code}", server.first_fails)
     app.router.add_get("/chain/{left}", server.chain)
     app.router.add_get("/placeholder/{number}", server.placeholder)
-    for name in ("silence", "endless", "drip", "bomb", "html", "short", "empty", "reset", "to", "nowhere"):
+    for name in ("silence", "endless", "drip", "bomb", "html", "short", "empty", "reset", "to", "loop", "nowhere"):
         app.router.add_get(f"/{name}", getattr(server, name))
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
