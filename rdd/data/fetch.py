@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -31,6 +30,8 @@ LEASE_SLACK_S = 30.0
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _DNS_CACHE_S = 300
+_LEAST_S = 0.001
+_NOTHING_ASKED = Report()
 
 
 def user_agent(config: FetchConfig) -> str:
@@ -63,9 +64,6 @@ async def open_fetcher(
         connector=connector,
         headers={"User-Agent": user_agent(config), "Accept": "image/*,*/*;q=0.1", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(
-            total=None, sock_connect=config.connect_timeout_s, sock_read=config.read_timeout_s, ceil_threshold=float("inf")
-        ),
         trust_env=False,
         auto_decompress=False,  # what is packed all the same is not unpacked
     )
@@ -96,7 +94,7 @@ class Fetcher:
         Args:
             address: as it stands in the data set.
         """
-        time_left, attempts = _TimeLeft(self._config.image_timeout_s), 0
+        time_left, attempts = self._time_left(), 0
         for attempt in range(1, self._config.retries + 2):
             outcome = await self._follow(address, time_left)
             attempts += outcome.attempts
@@ -104,7 +102,8 @@ class Fetcher:
             if not outcome.retried or attempt > self._config.retries or wait_s > self._config.max_wait_s:
                 break
             await asyncio.sleep(wait_s)
-        return replace(outcome, attempts=attempts)
+        outcome.attempts = attempts
+        return outcome
 
     async def _follow(self, address: str, time_left: "_TimeLeft") -> Outcome:
         """One try, along its redirects."""
@@ -116,14 +115,16 @@ class Fetcher:
         for redirects in range(self._config.max_redirects + 1):
             if (refused := self._refused(url)) is not None:
                 if redirects and refused.status == "bad_url":
-                    refused = replace(refused, status="bad_redirect")
-                return replace(refused, attempts=min(redirects, 1))
+                    refused.status = "bad_redirect"
+                refused.attempts = min(redirects, 1)
+                return refused
             if url in visited:
                 return Outcome("redirect_loop", f"back to {url}"[:300], attempts=1)
             visited.add(url)
             answer = await self._ask(url, time_left)
             if isinstance(answer, Outcome):
-                return replace(answer, attempts=min(redirects, 1) if answer.status == HOST_DOWN else 1)
+                answer.attempts = min(redirects, 1) if answer.status == HOST_DOWN else 1
+                return answer
             url = answer
         return Outcome("too_many_redirects", f"more than {self._config.max_redirects}", attempts=1)
 
@@ -135,7 +136,7 @@ class Fetcher:
             return Outcome("bad_url", "must hold no user name and no password")
         if is_odd_notation(url.raw_host):
             return Outcome(REFUSED_ADDRESS, f"{url.raw_host} is no name and no address as it is written")
-        if self._blocked.holds_url(str(url)):
+        if self._blocked.identity and self._blocked.holds_url(str(url)):
             return Outcome(BLOCKED, "its address or host is on fetch.block_list")
         return None
 
@@ -143,14 +144,20 @@ class Fetcher:
         """One request in the host's turn: an outcome, or where to go on."""
         assert url.raw_host is not None
         host = url.raw_host.lower().rstrip(".")
-        async with self._turn(host) as turn:
-            if turn is None:
-                return Outcome(
-                    HOST_DOWN, f"{host} has not answered {self._config.host_failures} times, or asks for a long pause"
-                )
-            answer = await self._request(url, time_left)
-            turn.report = self._report(answer)
-            return answer
+        while True:
+            lease = await self._leases.acquire(host)
+            if lease == HOST_DOWN_LEASE:
+                failures = self._config.host_failures
+                return Outcome(HOST_DOWN, f"{host} has not answered {failures} times, or asks for a long pause")
+            granted, report = time.monotonic(), _NOTHING_ASKED
+            try:
+                async with self._places:  # after the lease: a busy host must not take the places of others
+                    if time.monotonic() - granted < LEASE_SLACK_S / 2:  # else too little of it is left for the request
+                        answer = await self._request(url, time_left)
+                        report = self._report(answer)
+                        return answer
+            finally:
+                self._leases.release(host, lease, report)
 
     def _report(self, answer: Outcome | URL) -> Report:
         """What an answer tells of its host."""
@@ -159,27 +166,11 @@ class Fetcher:
         pause_s = self._wait_before_next(answer, 1)
         return Report(pause_s=pause_s, failed=False, down=pause_s > self._config.max_wait_s)
 
-    @asynccontextmanager
-    async def _turn(self, host: str) -> AsyncIterator["_Turn | None"]:
-        """A lease of the host and a place of this worker, in this order: a busy host must not take the places of others."""
-        while True:
-            lease = await self._leases.acquire(host)
-            if lease == HOST_DOWN_LEASE:
-                yield None
-                return
-            granted, turn = time.monotonic(), _Turn()
-            try:
-                async with self._places:
-                    if time.monotonic() - granted < LEASE_SLACK_S / 2:  # enough of it is left for the request
-                        yield turn
-                        return
-            finally:
-                self._leases.release(host, lease, turn.report)
-
     async def _request(self, url: URL, time_left: "_TimeLeft") -> Outcome | URL:
         try:
-            async with time_left.running(), self._session.get(url, allow_redirects=False) as response:
-                return await self._read(url, response)
+            with time_left as timeout:
+                async with self._session.get(url, allow_redirects=False, timeout=timeout) as response:
+                    return await self._read(url, response)
         except Exception as error:  # a server may make a library stumble over anything; the others are fetched all the same
             return outcome_of(error)
 
@@ -197,19 +188,26 @@ class Fetcher:
         limit = self._config.max_bytes
         if (response.content_length or 0) > limit:
             return Outcome("too_large", f"{response.content_length} bytes, at most {limit} are read", final_url=str(url))
-        body = bytearray()
+        pieces, size = [], 0
         async for piece in response.content.iter_any():
-            body += piece
-            if len(body) > limit:
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
                 return Outcome("too_large", f"more than {limit} bytes", final_url=str(url))
-        return self._judge(bytes(body), str(url))
+        return self._judge(b"".join(pieces), str(url))
 
     def _judge(self, data: bytes, final_url: str) -> Outcome:
         """What the bytes are, whatever the server called them."""
         sha256 = sha256_bytes(data)
         if sha256 in self._blocked.sha256:
             return Outcome(BLOCKED, "its sha256 is on fetch.block_list", final_url=final_url)
-        return replace(image_outcome(data), sha256=sha256, final_url=final_url)
+        outcome = image_outcome(data)
+        outcome.sha256, outcome.final_url = sha256, final_url
+        return outcome
+
+    def _time_left(self) -> "_TimeLeft":
+        config = self._config
+        return _TimeLeft(config.image_timeout_s, connect_s=config.connect_timeout_s, read_s=config.read_timeout_s)
 
     def _wait_before_next(self, outcome: Outcome, attempt: int) -> float:
         """Seconds before another try: what the server asks for, or twice as long each time; varied, so that tries spread."""
@@ -218,31 +216,25 @@ class Fetcher:
         return self._config.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
 
 
-class _Turn:
-    """A request in the host's turn, and what it tells of the host afterwards."""
-
-    report = Report()
-
-
 class _TimeLeft:
-    """The time of a whole image, which runs while it is asked for, and not while it waits for a turn."""
+    """The time of a whole image, which runs while it is asked for, and not while it waits for a turn.
 
-    def __init__(self, seconds: float) -> None:
-        self._left = seconds
+    Entered before a request, it gives that request's time limits.
+    """
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Within it the time runs.
+    def __init__(self, seconds: float, *, connect_s: float, read_s: float) -> None:
+        self._left, self._connect_s, self._read_s = seconds, connect_s, read_s
+        self._started = 0.0
 
-        Raises:
-            TimeoutError: it is over.
-        """
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(max(self._left, 0.0)):
-                yield
-        finally:
-            self._left -= time.monotonic() - started
+    def __enter__(self) -> aiohttp.ClientTimeout:
+        self._started = time.monotonic()
+        left = max(self._left, _LEAST_S)  # 0 would be no limit
+        return aiohttp.ClientTimeout(
+            total=left, sock_connect=self._connect_s, sock_read=self._read_s, ceil_threshold=float("inf")
+        )
+
+    def __exit__(self, *error: object) -> None:
+        self._left -= time.monotonic() - self._started
 
 
 def image_outcome(data: bytes) -> Outcome:

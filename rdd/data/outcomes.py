@@ -39,7 +39,7 @@ _NO_SUCH_NAME = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Outcome:
     """What came of one address."""
 

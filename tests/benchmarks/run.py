@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from data_figures import feature_figures, import_figure
+from fetch_figures import fetch_figures
 from loss_figures import loss_figures
 from measure import Figure
 from scale_figures import scale_figures
@@ -26,6 +27,7 @@ GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "losses": lambda folder: loss_figures(),
     "features": feature_figures,
     "scale": scale_figures,
+    "fetch": fetch_figures,
     "tune": tune_figures,
     "import": lambda folder: [import_figure()],
 }
