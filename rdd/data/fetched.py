@@ -87,6 +87,16 @@ def committed(output: str) -> set[tuple[str, int]]:
     return {(name.rpartition(".")[0], int(name.rpartition(".")[2])) for name in names}
 
 
+def missing_parts(output: str, parts: Sequence[Part], round_number: int) -> list[Part]:
+    """The parts that are not committed in a round, or whose file is not there.
+
+    A file without its commit is deleted, and the worker of a killed run may have been about to commit it.
+    """
+    done, folder = committed(output), storage.join(output, "data")
+    there = {posixpath.basename(file.path) for file in storage.list_files(folder)} if storage.exists(folder) else set()
+    return [part for part in parts if (part.name, round_number) not in done or f"{part.name}.parquet" not in there]
+
+
 def delete_uncommitted(output: str) -> None:
     """Delete what a killed run has written and not committed."""
     kept = {name for name, _ in committed(output)}

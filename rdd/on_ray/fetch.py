@@ -25,6 +25,7 @@ from rdd.data.fetched import (
     current_round,
     delete_uncommitted,
     keep_addresses,
+    missing_parts,
     parts_of,
     slices,
 )
@@ -38,7 +39,8 @@ from rdd.runs.stage import begun, finished
 
 logger = logging.getLogger(__name__)
 
-Worker = "ray.actor.ActorHandle"
+_TIMES_DEALT = 2
+"""Once, and again for what the workers of a killed run have upset in their last moments."""
 
 
 def run_fetch(config: Config) -> dict[str, Any]:
@@ -129,13 +131,16 @@ class _Run:
     def fetch_missing(self, number: int) -> None:
         """Fetch and commit the files that this round lacks."""
         delete_uncommitted(self._output)
-        done = committed(self._output)
-        missing = [part for part in self._parts if (part.name, number) not in done]
-        images = sum(part.rows for part in missing)
-        logger.info("%d records, %d of %d files to fetch", self._addresses.num_rows, len(missing), len(self._parts))
-        if missing:
+        for _ in range(_TIMES_DEALT):
+            missing = missing_parts(self._output, self._parts, number)
+            if not missing:
+                return
+            logger.info("%d records, %d of %d files to fetch", self._addresses.num_rows, len(missing), len(self._parts))
             calls = (self._fetch_call(part, rows, number) for part, rows in self._with_rows(missing))
+            images = sum(part.rows for part in missing)
             self._workers().run(calls, total=len(missing), images=images, what="fetching")
+        if missing_parts(self._output, self._parts, number):
+            raise RuntimeError(f"files of {self._output} vanish while it is fetched; see that nobody else works in it")
 
     def finish_whole(self) -> tuple[pa.Table, pa.Array]:
         """Say what only the whole can tell, in the files that it changes."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import ray
 
+from rdd import storage
 from rdd.config import FetchConfig
 from rdd.data.block_list import BlockList
 from rdd.data.fetch import Fetcher, open_fetcher
@@ -46,17 +47,18 @@ class FetchWorker:
             round_number: 0 for the first; in a further one what failed and may pass is asked for again.
         """
         fetcher = await self._opened()
-        before = await asyncio.to_thread(self._before, part, addresses) if round_number else None
-        if before is not None or not round_number:
+        before = await asyncio.to_thread(self._before, part) if round_number else None
+        if before is None or wanted_rows(addresses, before["status"]):
+            if before is not None:
+                before = await asyncio.to_thread(read_part, self._output, part)
             table = await fetch_rows(addresses, before, fetcher, self._count)
             await asyncio.to_thread(write_part, self._output, part, table)
         await asyncio.to_thread(commit, self._output, part, round_number)
         self._written += 1
 
-    def _before(self, part: Part, addresses: pa.Table) -> pa.Table | None:
-        """A file as an earlier round left it; None where nothing of it is to be asked for again."""
-        statuses = read_part(self._output, part, ["status"])["status"]
-        return read_part(self._output, part) if wanted_rows(addresses, statuses) else None
+    def _before(self, part: Part) -> pa.Table | None:
+        """What came of the records of a file in an earlier round; None where the file is gone."""
+        return read_part(self._output, part, ["status"]) if storage.exists(part.path(self._output)) else None
 
     async def change(self, parts: Mapping[int, Part], number: int, change: Change, placeholders: pa.Array) -> None:
         """Do in one file what could be said only when all were there."""

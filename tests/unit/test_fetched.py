@@ -21,6 +21,7 @@ from rdd.data.fetched import (
     current_round,
     delete_uncommitted,
     keep_addresses,
+    missing_parts,
     parts_of,
     read_part,
     write_part,
@@ -169,6 +170,10 @@ def test_what_was_never_committed_is_deleted(tmp_path: Path) -> None:
     delete_uncommitted(output)
     assert [path.name for path in (tmp_path / "data").iterdir()] == [f"{parts[0].name}.parquet"]
     assert committed(output) == {(parts[0].name, 0)}
+    assert missing_parts(output, parts, 0) == [parts[1]]
+    assert missing_parts(output, parts, 1) == parts
+    commit(output, parts[1], 0)  # by a worker of the killed run, after its file was deleted
+    assert missing_parts(output, parts, 0) == [parts[1]]
     assert current_round(output) == 0
     begin_round(output, 3)
     assert current_round(output) == 3
