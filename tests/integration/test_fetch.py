@@ -19,6 +19,7 @@ import ray
 from _addresses import fetched, write_records
 from _web_server import HOSTS, image, stats, web_server
 
+from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override
 from rdd.data.real_images import RealImages
@@ -239,6 +240,7 @@ def test_a_host_that_nobody_gets_a_turn_of_is_named_when_the_run_ends(
 
 
 def job_words(config: Config) -> list[str]:
+    """The command of a job, to which the address of a Ray is added."""
     leaves = [
         "records.path",
         "fetch.output",
@@ -251,7 +253,7 @@ def job_words(config: Config) -> list[str]:
     for leaf in leaves:
         section, name = leaf.split(".")
         words += [f"--{leaf}", str(getattr(getattr(config, section), name))]
-    return [*words, "--cluster.address", ray.get_runtime_context().gcs_address]
+    return [*words, "--cluster.address"]
 
 
 @pytest.mark.slow
@@ -262,6 +264,7 @@ def test_killed_at_five_moments_the_same_command_goes_on(ray_session, config: Co
     urls[33], urls[444] = urls[7], urls[7]
     write_records(tmp_path / "records", urls)
     words, draw = job_words(override(config, {"fetch.num_workers": 2})), random.Random(0)
+    words += [ray.get_runtime_context().gcs_address]
     for _ in range(5):
         before = sum(stats(port)["requests"].values())
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -282,3 +285,40 @@ def test_killed_at_five_moments_the_same_command_goes_on(ray_session, config: Co
     expected = [None if i % 50 == 0 else image(7 if i in (33, 444) else i) for i in range(records)]
     assert [row["bytes"] for row in rows] == expected
     assert all(pq.read_metadata(file).num_rows == 25 for file in (output_of(config) / "data").iterdir())
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket on a local imitation of S3, for this process and those that it starts."""
+    import boto3
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    boto3.client("s3").create_bucket(Bucket="rdd-test")
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield "s3://rdd-test"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.mark.slow
+def test_records_and_table_may_lie_on_s3(bucket: str, config: Config, port: int, tmp_path: Path) -> None:
+    urls = image_urls(port, 60)
+    urls[40] = urls[2]
+    for file in write_records(tmp_path / "records", urls).iterdir():
+        storage.write_bytes(f"{bucket}/records/{file.name}", file.read_bytes())
+    leaves = {"records.path": f"{bucket}/records", "fetch.output": f"{bucket}/real_images"}
+    words = [*job_words(override(config, leaves)), "local", "--cluster.num_cpus", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == {"ok": 60}
+    found = RealImages(f"{bucket}/real_images").lookup(["r40", "r59"])
+    assert found == {"r40": ("ok", image(2)), "r59": ("ok", image(59))}
+    names = [file.path.removeprefix(f"{bucket}/real_images/") for file in storage.list_files(f"{bucket}/real_images")]
+    assert [name for name in names if name.startswith("data/")] == [f"data/real-{i:05d}-of-00003.parquet" for i in range(3)]
