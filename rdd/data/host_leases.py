@@ -73,6 +73,15 @@ class HostLeases:
         self._hosts: dict[str, _Host] = {}
         self._numbers = itertools.count(1)
 
+    def try_acquire(self, host: str) -> int | None:
+        """A lease of a host, or ``HOST_DOWN_LEASE``, if there is nothing to wait for; else None."""
+        state = self._hosts.setdefault(host, _Host())
+        self._serve(host, state)
+        self._hosts[host] = state  # which may just have been forgotten
+        if state.down:
+            return HOST_DOWN_LEASE
+        return None if state.waiting or not self._is_free(state) else self._grant(state)
+
     async def acquire(self, host: str) -> int:
         """Wait for a lease of a host.
 
@@ -107,6 +116,14 @@ class HostLeases:
         """How many wait for each host."""
         return {host: len(state.waiting) for host, state in self._hosts.items() if state.waiting}
 
+    def _is_free(self, state: _Host) -> bool:
+        return _now() >= state.paused_until and len(state.held) < self._per_host
+
+    def _grant(self, state: _Host) -> int:
+        lease = next(self._numbers)
+        state.held[lease] = _now() + self._lease_s
+        return lease
+
     def _serve(self, host: str, state: _Host) -> None:
         """Grant what can be granted now, and come back when the next thing can change by itself."""
         now = _now()
@@ -117,10 +134,8 @@ class HostLeases:
                 state.waiting.popleft()
             elif state.down:
                 state.waiting.popleft().set_result(HOST_DOWN_LEASE)
-            elif now >= state.paused_until and len(state.held) < self._per_host:
-                lease = next(self._numbers)
-                state.held[lease] = now + self._lease_s
-                state.waiting.popleft().set_result(lease)
+            elif self._is_free(state):
+                state.waiting.popleft().set_result(self._grant(state))
             else:
                 break
         if state.timer is not None:

@@ -1,4 +1,4 @@
-"""All stages that run on Ray: embedding, training, sweeps, ablations, figures. Only this package imports ray."""
+"""All stages that run on Ray: fetching, embedding, training, sweeps, ablations, figures. Only this package imports ray."""
 
 import os
 

@@ -30,7 +30,6 @@ from rdd.data.fetched import (
     slices,
 )
 from rdd.data.hub import bring_records
-from rdd.evaluation.fetch_figures import save_fetch_figures
 from rdd.on_ray.fetch_dispatch import Dispatch
 from rdd.on_ray.fetch_worker import start_workers
 from rdd.on_ray.host_leases import start_shards
@@ -81,7 +80,7 @@ def run_fetch(config: Config) -> dict[str, Any]:
         table, placeholders = run.finish_whole()
         summary = summarize(stage.output, table, placeholders, round_number=number, blocked=blocked)
         folder = write_report(stage.output, table)
-        save_fetch_figures(folder, table)
+        _draw(folder, table)
         if not summary["ok"]:
             raise RuntimeError(
                 f"none of {summary['records']} images could be fetched ({summary['status']}); when the reason is gone, "
@@ -91,6 +90,12 @@ def run_fetch(config: Config) -> dict[str, Any]:
         stage.tracker.metrics(numbers | {f"status/{name}": count for name, count in summary["status"].items()}, step=number)
         stage.tracker.artefacts(folder, "report")
         return stage.finish(summary)
+
+
+def _draw(folder: str, table: pa.Table) -> None:
+    from rdd.evaluation.fetch_figures import save_fetch_figures  # imports torch for seconds, and is needed at the end alone
+
+    save_fetch_figures(folder, table)
 
 
 def _say_loud(config: Config) -> None:

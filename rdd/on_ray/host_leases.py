@@ -13,7 +13,7 @@ from rdd.hashing import hash_bytes
 
 _MOST_SHARDS = 16
 _CALLS_AT_ONCE = 100_000
-"""Calls that wait in a shard. Others would wait behind them, those that give a lease back among them, so there is no limit."""
+"""Calls that wait in a shard. Others would wait behind them, those that give leases back among them, so there is no limit."""
 
 
 class LeaseShard:
@@ -32,9 +32,11 @@ class LeaseShard:
         """Wait for a lease."""
         return await self._leases.acquire(host)
 
-    async def release(self, host: str, lease: int, report: Report) -> None:
-        """Give a lease back."""
-        self._leases.release(host, lease, report)
+    async def exchange(self, returned: list[tuple[str, int, Report]], wanted: list[str]) -> list[int | None]:
+        """Give leases back, and take those that there is nothing to wait for; None in place of the others."""
+        for host, lease, report in returned:
+            self._leases.release(host, lease, report)
+        return [self._leases.try_acquire(host) for host in wanted]
 
     async def waiting_for(self) -> dict[str, int]:
         """How many wait for each host."""
@@ -64,7 +66,8 @@ class SharedLeases:
     """
 
     def __init__(self, shards: Sequence["ray.actor.ActorHandle"], per_host: int) -> None:
-        self._shards, self._per_host = shards, per_host
+        self._lines = [_Line(shard) for shard in shards]
+        self._per_host = per_host
         self._asking: dict[str, _Asking] = {}
 
     async def acquire(self, host: str) -> int:
@@ -77,7 +80,7 @@ class SharedLeases:
             self._leave(host)
             raise
         try:
-            lease: int = await self._shard(host).acquire.remote(host)
+            lease = await self._line(host).acquire(host)
         except BaseException:
             self._leave(host, has_place=True)
             raise
@@ -87,11 +90,11 @@ class SharedLeases:
 
     def release(self, host: str, lease: int, report: Report) -> None:
         """Give a lease back; nobody waits for it."""
-        self._shard(host).release.remote(host, lease, report)
+        self._line(host).release(host, lease, report)
         self._leave(host, has_place=True)
 
-    def _shard(self, host: str) -> "ray.actor.ActorHandle":
-        return self._shards[hash_bytes(host.encode()) % len(self._shards)]
+    def _line(self, host: str) -> "_Line":
+        return self._lines[hash_bytes(host.encode()) % len(self._lines)]
 
     def _leave(self, host: str, *, has_place: bool = False) -> None:
         asking = self._asking[host]
@@ -108,3 +111,50 @@ class _Asking:
     def __init__(self, per_host: int) -> None:
         self.places = asyncio.Semaphore(per_host)
         self.users = 0
+
+
+class _Line:
+    """The line to one shard: what is wanted and given back while a call is on its way goes into the next one.
+
+    A call costs a millisecond of several processes, so two of them an image would be most of its cost.
+    """
+
+    def __init__(self, shard: "ray.actor.ActorHandle") -> None:
+        self._shard = shard
+        self._wanted: list[tuple[str, asyncio.Future[int | None]]] = []
+        self._returned: list[tuple[str, int, Report]] = []
+        self._talking: asyncio.Task[None] | None = None
+
+    async def acquire(self, host: str) -> int:
+        """A lease at once, or by a call of its own that waits for it."""
+        answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._wanted.append((host, answer))
+        self._talk()
+        lease = await answer
+        return await self._shard.acquire.remote(host) if lease is None else lease
+
+    def release(self, host: str, lease: int, report: Report) -> None:
+        """Give a lease back with the next call."""
+        self._returned.append((host, lease, report))
+        self._talk()
+
+    def _talk(self) -> None:
+        if self._talking is None or self._talking.done():
+            self._talking = asyncio.create_task(self._exchange())
+
+    async def _exchange(self) -> None:
+        while self._wanted or self._returned:
+            wanted, returned = self._wanted, self._returned
+            self._wanted, self._returned = [], []
+            try:
+                leases = await self._shard.exchange.remote(returned, [host for host, _ in wanted])
+            except Exception as error:  # those who wait are told
+                for _, answer in wanted:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for (host, answer), lease in zip(wanted, leases, strict=True):
+                if not answer.done():
+                    answer.set_result(lease)
+                elif lease is not None:  # whoever wanted it has gone
+                    self._returned.append((host, lease, Report()))

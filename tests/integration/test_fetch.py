@@ -22,6 +22,7 @@ from _web_server import HOSTS, image, stats, web_server
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override
+from rdd.data.fetched import parts_of
 from rdd.data.real_images import RealImages
 from rdd.on_ray import fetch as fetch_on_ray
 from rdd.on_ray import host_leases
@@ -154,6 +155,16 @@ def test_a_further_round_asks_again_for_what_failed_and_may_pass(
     assert [row["id"] for row in fetched(output_of(config))] == [f"r{i}" for i in range(60)]
 
 
+def test_a_straggler_holds_back_its_own_file_alone(ray_session, config: Config, port: int, tmp_path: Path) -> None:
+    urls = image_urls(port, 60)
+    urls[0] = f"http://{HOSTS[7]}:{port}/silence"
+    write_records(tmp_path / "records", urls)
+    config = override(config, {"fetch.records_per_file": 10, "fetch.files_per_worker": 2})
+    assert run_fetch(config)["status"] == {"ok": 59, "read_timeout": 1}
+    commits = sorted((output_of(config) / ".work" / "commits").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert [path.name for path in commits].index("real-00000-of-00006.0") >= 2  # others went on while it waited
+
+
 def test_ids_and_addresses_that_are_left_out_are_never_asked_for(
     ray_session, config: Config, port: int, tmp_path: Path
 ) -> None:
@@ -189,6 +200,7 @@ def test_no_image_at_all_is_a_failure_that_a_further_round_may_mend(
 ) -> None:
     write_records(tmp_path / "records", [f"http://{HOSTS[0]}:{port}/first/1/500?x"])
     config = override(config, {"fetch.retries": 0})
+    assert fetch_on_ray._round(True, parts_of(1, 1), config.fetch.output) == 0  # the first round has not been finished
     with pytest.raises(RuntimeError, match=r"none of 1 images could be fetched .*http_500.*--fetch\.retry_failed true"):
         run_fetch(config)
     assert run_fetch(override(config, {"fetch.retry_failed": True}))["ok"] == 1

@@ -17,7 +17,7 @@ from _web_server import image, stats, web_server
 from rdd.config import FetchConfig
 from rdd.data.block_list import BlockList
 from rdd.data.fetch import open_fetcher
-from rdd.data.host_leases import HostLeases, Leases, NoLimit
+from rdd.data.host_leases import HostLeases, Leases, NoLimit, Report
 from rdd.data.outcomes import Outcome
 from rdd.hashing import sha256_bytes
 
@@ -262,6 +262,27 @@ def test_the_real_resolver_tells_a_name_that_is_not_there_from_a_server_that_doe
 
         assert asyncio.run(ask()).status == "resolver_busy"
     assert fetch("http://surely-not-there.invalid/")[0].status == "no_such_host"
+
+
+def test_each_hop_of_a_redirect_asks_for_the_turn_of_its_host(port: int) -> None:
+    events: list[str] = []
+
+    class Noted(NoLimit):
+        async def acquire(self, host: str) -> int:
+            events.append(f"takes {host}")
+            return await super().acquire(host)
+
+        def release(self, host: str, lease: int, report: Report) -> None:
+            events.append(f"leaves {host}, failed {report.failed}, pause {report.pause_s:g}")
+
+    fetch(f"http://127.0.0.1:{port}/to?to=http://127.0.0.2:{port}/chain/1", leases=Noted)
+    expected = ["127.0.0.1", "127.0.0.2", "127.0.0.2"]
+    assert events[::2] == [f"takes {host}" for host in expected]
+    assert events[1::2] == [f"leaves {host}, failed False, pause 0" for host in expected]
+    events.clear()
+    fetch(f"http://127.0.0.1:{port}/first/9/503?after=900", "http://127.0.0.1:1/", leases=Noted)
+    assert {event for event in events if event.startswith("leaves")} >= {"leaves 127.0.0.1, failed True, pause 0"}
+    assert any("pause 9" in event for event in events)
 
 
 def test_waiting_for_a_turn_is_not_the_images_time(port: int) -> None:

@@ -105,3 +105,23 @@ def test_who_has_gone_holds_nothing() -> None:
         assert not leases._hosts  # nothing is remembered of a host that all is well with
 
     run(test, per_host=1)
+
+
+def test_what_there_is_nothing_to_wait_for_is_had_at_once() -> None:
+    async def test(leases: HostLeases) -> None:
+        first, second = leases.try_acquire(HOST), leases.try_acquire(HOST)
+        assert first is not None
+        assert second is not None
+        assert leases.try_acquire(HOST) is None
+        waiting = asyncio.create_task(leases.acquire(HOST))
+        await settled(waiting)
+        leases.release(HOST, first, Report())
+        assert await settled(waiting) == [True]  # who waits comes first
+        assert leases.try_acquire(HOST) is None
+        leases.release(HOST, second, Report(pause_s=60, failed=False))
+        assert leases.try_acquire(HOST) is None
+        assert await leases.acquire("b.example") > 0
+        leases.release(HOST, waiting.result(), Report(down=True))
+        assert leases.try_acquire(HOST) == HOST_DOWN_LEASE
+
+    run(test)
