@@ -87,6 +87,7 @@ class Fetcher:
     def __init__(self, config: FetchConfig, blocked: BlockList, leases: Leases, session: aiohttp.ClientSession) -> None:
         self._config, self._blocked, self._leases, self._session = config, blocked, leases, session
         self._places = asyncio.Semaphore(config.in_flight)
+        self._limits = _limits(config.image_timeout_s, config.connect_timeout_s, config.read_timeout_s)
 
     async def fetch(self, address: str) -> Outcome:
         """The image behind an address, or why there is none; whatever a server does, this returns.
@@ -94,7 +95,7 @@ class Fetcher:
         Args:
             address: as it stands in the data set.
         """
-        time_left, attempts = self._time_left(), 0
+        time_left, attempts = _TimeLeft(self._limits), 0
         for attempt in range(1, self._config.retries + 2):
             outcome = await self._follow(address, time_left)
             attempts += outcome.attempts
@@ -205,10 +206,6 @@ class Fetcher:
         outcome.sha256, outcome.final_url = sha256, final_url
         return outcome
 
-    def _time_left(self) -> "_TimeLeft":
-        config = self._config
-        return _TimeLeft(config.image_timeout_s, connect_s=config.connect_timeout_s, read_s=config.read_timeout_s)
-
     def _wait_before_next(self, outcome: Outcome, attempt: int) -> float:
         """Seconds before another try: what the server asks for, or twice as long each time; varied, so that tries spread."""
         if outcome.retry_after_s is not None:
@@ -216,25 +213,33 @@ class Fetcher:
         return self._config.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
 
 
+def _limits(image_s: float, connect_s: float | None, read_s: float | None) -> aiohttp.ClientTimeout:
+    """Time limits of a request, to the fraction of a second."""
+    return aiohttp.ClientTimeout(total=image_s, sock_connect=connect_s, sock_read=read_s, ceil_threshold=float("inf"))
+
+
 class _TimeLeft:
     """The time of a whole image, which runs while it is asked for, and not while it waits for a turn.
 
     Entered before a request, it gives that request's time limits.
+
+    Args:
+        limits: for an image that has not been asked for yet; ``total`` is the time of the whole.
     """
 
-    def __init__(self, seconds: float, *, connect_s: float, read_s: float) -> None:
-        self._left, self._connect_s, self._read_s = seconds, connect_s, read_s
-        self._started = 0.0
+    def __init__(self, limits: aiohttp.ClientTimeout) -> None:
+        self._limits = limits
+        self._started = self._spent = 0.0
 
     def __enter__(self) -> aiohttp.ClientTimeout:
         self._started = time.monotonic()
-        left = max(self._left, _LEAST_S)  # 0 would be no limit
-        return aiohttp.ClientTimeout(
-            total=left, sock_connect=self._connect_s, sock_read=self._read_s, ceil_threshold=float("inf")
-        )
+        if not self._spent:
+            return self._limits
+        left = max((self._limits.total or 0) - self._spent, _LEAST_S)  # 0 would be no limit
+        return _limits(left, self._limits.sock_connect, self._limits.sock_read)
 
     def __exit__(self, *error: object) -> None:
-        self._left -= time.monotonic() - self._started
+        self._spent += time.monotonic() - self._started
 
 
 def image_outcome(data: bytes) -> Outcome:
