@@ -2,28 +2,24 @@
 
 import asyncio
 import email.utils
-import io
 import random
 import time
-import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
-from PIL import Image
 from yarl import URL
 
 from rdd import __version__
 from rdd.config.fetch import FetchConfig
 from rdd.data.addresses import guarded_sockets, is_odd_notation
 from rdd.data.block_list import BlockList
-from rdd.data.decode import FORMATS
 from rdd.data.host_leases import HOST_DOWN_LEASE, Leases, Report
+from rdd.data.image_header import image_outcome
 from rdd.data.outcomes import BLOCKED, HOST_DOWN, REFUSED_ADDRESS, Outcome, outcome_of
 from rdd.data.robots import AGENT, forbidding_directive
 from rdd.hashing import sha256_bytes
-from rdd.schema import STATUS_OK
 
 LEASE_SLACK_S = 30.0
 """A lease lasts so much longer than one image may take: for the way of messages, and the wait for a place of the worker."""
@@ -240,27 +236,6 @@ class _TimeLeft:
 
     def __exit__(self, *error: object) -> None:
         self._spent += time.monotonic() - self._started
-
-
-def image_outcome(data: bytes) -> Outcome:
-    """An image file judged by its own bytes: type and size by its header, no pixel is decoded.
-
-    Args:
-        data: the whole file.
-
-    Returns:
-        ``ok`` with type, width and height; or ``empty``, or ``not_an_image``.
-    """
-    if not data:
-        return Outcome("empty", "zero bytes")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large and odd files, which embedding decides on
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                content_type, (width, height) = image.get_format_mimetype(), image.size
-    except Exception as error:  # a malformed header raises whatever its decoder stumbles over
-        return Outcome("not_an_image", f"{type(error).__name__}, begins with {data[:16]!r}")
-    return Outcome(STATUS_OK, data=data, content_type=content_type, width=width, height=height)
 
 
 def _redirected(url: URL, response: aiohttp.ClientResponse) -> Outcome | URL:

@@ -2,14 +2,15 @@
 
 import asyncio
 import csv
+import io
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from rdd import storage
 from rdd.data.block_list import BlockList
-from rdd.data.fetch import image_outcome
 from rdd.data.fetch_part import fetch_rows
 from rdd.data.fetch_report import by_domain, summarize, write_report
 from rdd.data.fetch_whole import apply_change, placeholder_hashes, plan_changes, read_described
@@ -26,6 +27,7 @@ from rdd.data.fetched import (
     read_part,
     write_part,
 )
+from rdd.data.image_header import image_outcome
 from rdd.data.outcomes import Outcome
 from rdd.data.real_images import RealImages
 from rdd.evaluation.fetch_figures import survival_figure
@@ -216,9 +218,13 @@ def test_the_report_counts_by_cause_and_by_domain(tmp_path: Path) -> None:
     assert survival_figure(summary["status"], by_domain(table)).startswith(b"\x89PNG")
 
 
-def test_an_image_is_judged_by_its_bytes(sample_set: Path) -> None:
+def test_an_image_is_judged_by_its_bytes() -> None:
+    for data in (b"<html>", b"\x89PNG\r\n\x1a\n" + bytes(40), b"PAR1", b"%!PS-Adobe-3.0 EPSF-3.0"):
+        assert image_outcome(data).status == "not_an_image"
     assert image_outcome(b"").status == "empty"
-    assert image_outcome(b"<html>").status == "not_an_image"
-    assert image_outcome(b"\x89PNG\r\n\x1a\n" + bytes(40)).status == "not_an_image"
-    with open(next((sample_set / "records").rglob("*.parquet")), "rb") as file:
-        assert image_outcome(file.read()).status == "not_an_image"
+    for name in ("PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (30, 20)).save(buffer, format=name)
+        outcome = image_outcome(buffer.getvalue())
+        assert (outcome.status, outcome.content_type) == ("ok", f"image/{name.lower()}")
+        assert (outcome.width, outcome.height, outcome.data) == (30, 20, buffer.getvalue())
