@@ -143,6 +143,8 @@ class EmbedConfig:
     records_per_commit: int = 0
     """Records that are committed together, and that a killed run does again at most besides those being encoded; 0 for four
     forward passes of each worker."""
+    require_all_generated: bool = False
+    """Reject a record of D3 that lacks one of its generated images; by default it is kept with those that it has."""
     max_quarantined_share: float = 0.02
     """Largest share in [0, 1] of records that may be quarantined before the job fails at its end."""
     stall_timeout_s: float = 600.0

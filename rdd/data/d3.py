@@ -29,6 +29,7 @@ class D3Source:
     Args:
         path: directory of Parquet files with D3's schema, local or on S3.
         real_images: directory of Parquet files of real images (``schema.REAL_IMAGES``).
+        require_all_generated: reject a record that lacks one of its generated images; else it is kept with those that it has.
 
     Raises:
         ValueError: a path is missing, holds no Parquet, or its columns are missing or of another type.
@@ -37,14 +38,14 @@ class D3Source:
     has_text = True
     images_per_row = 1 + NUM_GENERATED
 
-    def __init__(self, path: str, real_images: str) -> None:
+    def __init__(self, path: str, real_images: str, *, require_all_generated: bool = False) -> None:
         if not real_images:
             raise ValueError("records.real_images must name the table of real images, since D3 has only their addresses")
         self._files = [file.path for file in storage.list_files(path, suffix=".parquet")]
         if not self._files:
             raise ValueError(f"no Parquet file below {path}")
         self._root = path.rstrip("/")
-        self.reader = D3Reader(RealImages(real_images))
+        self.reader = D3Reader(RealImages(real_images), require_all_generated)
 
     def index(self) -> pa.Table:
         """One row a row of D3, from a pass over the id column alone."""
@@ -76,6 +77,7 @@ class D3Reader:
     """Reads prompts and images of D3's rows, and the real image of each."""
 
     real_images: RealImages
+    require_all_generated: bool
 
     def __call__(self, index: pa.Table) -> Iterator[pa.Table]:
         """Prompts and images of some rows of one file; rows already rejected pass through unread."""
@@ -92,7 +94,7 @@ class D3Reader:
                 continue
             yield to_table(
                 [
-                    _record(places[row], columns, real.get(places[row].record_id or ""))
+                    _record(places[row], columns, real.get(places[row].record_id or ""), self.require_all_generated)
                     for row, columns in zip(rows.tolist(), _undecoded(table).to_pylist(), strict=True)
                 ],
                 RAW,
@@ -123,8 +125,10 @@ def _undecoded(table: pa.Table) -> pa.Table:
     return table
 
 
-def _record(place: Place, columns: dict[str, Any], real: tuple[str, bytes | None] | None) -> RawRecord | RejectedRecord:
-    """A row of D3 and its real image, rejected where a part is missing."""
+def _record(
+    place: Place, columns: dict[str, Any], real: tuple[str, bytes | None] | None, require_all: bool
+) -> RawRecord | RejectedRecord:
+    """A row of D3 and its real image, rejected where that is missing, or all generated images, or one if all are required."""
     if real is None:
         return reject(place, "read", "real_image_missing", "the table of real images has no such id")
     status, data = real
@@ -134,12 +138,15 @@ def _record(place: Place, columns: dict[str, Any], real: tuple[str, bytes | None
         columns = {name: value.decode() if isinstance(value, bytes) else value for name, value in columns.items()}
     except UnicodeDecodeError as error:
         return reject(place, "read", "not_utf8", str(error))
-    generators, images = [REAL], [data]
+    generators, images, missing = [REAL], [data], []
     for model, image in _GENERATED:
         if columns[model] is None or columns[image] is None or columns[image]["bytes"] is None:
-            return reject(place, "read", "generated_image_missing", f"{model} or {image} is null")
+            missing.append(f"{model} or {image} is null")
+            continue
         if columns[model] in ("", REAL):
             return reject(place, "read", "bad_generator", f"{model} is {columns[model]!r}, which names no generator")
         generators.append(columns[model])
         images.append(columns[image]["bytes"])
+    if missing and (require_all or len(images) == 1):
+        return reject(place, "read", "generated_image_missing", missing[0])
     return RawRecord(place, generators, images, columns["original_prompt"], columns["positive_prompt"])

@@ -35,8 +35,12 @@ class Source(Protocol):
         """
 
 
-def open_source(config: RecordsConfig) -> Source:
+def open_source(config: RecordsConfig, *, require_all_generated: bool = False) -> Source:
     """The source that a config names.
+
+    Args:
+        config: which.
+        require_all_generated: of D3, reject a record that lacks one of its generated images.
 
     Raises:
         ValueError: ``records.path`` is not given or does not exist.
@@ -44,7 +48,7 @@ def open_source(config: RecordsConfig) -> Source:
     if not config.path:
         raise ValueError("records.path must name the records to embed, got nothing")
     if config.kind == "d3":
-        return D3Source(config.path, config.real_images)
+        return D3Source(config.path, config.real_images, require_all_generated=require_all_generated)
     if config.kind == "folder":
         return FolderSource(config.path, config.root)
     return ManifestSource(config.path, config.root)

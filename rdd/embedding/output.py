@@ -19,7 +19,7 @@ from rdd.embedding.stored import stored_features
 from rdd.encoder_identity import EncoderIdentity
 from rdd.feature_names import TEXTS
 from rdd.progress import logged
-from rdd.schema import QUARANTINE, features_schema
+from rdd.schema import NUM_GENERATED, QUARANTINE, features_schema
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
     written = table.filter(pc.is_null(table["reason"]))
     if not written.num_rows:
         raise RuntimeError(f"no record could be embedded; they are listed in {quarantine}")
+    images = pc.sum(pc.list_value_length(written["generators"])).as_py()
     return {
         "id": uuid.uuid4().hex,  # two embeddings of one config are not the same bytes
         "encoder": asdict(encoder),
@@ -78,7 +79,8 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
         "records_written": written.num_rows,
         "records_quarantined": rejected.num_rows,
         "quarantined": by_reason,
-        "images": pc.sum(pc.list_value_length(written["generators"])).as_py(),
+        "images": images,
+        "generated_images_missing": (1 + NUM_GENERATED) * written.num_rows - images if config.records.kind == "d3" else 0,
         "repeated_images": repeated_images(table),
         "prompts_cut": pc.sum(written["prompts_cut"]).as_py(),
         "versions": {name: version(name) for name in ("rdd", "open_clip_torch", "torch", "pillow", "pyarrow", "ray")},
@@ -97,5 +99,5 @@ def read_described(files: list[str]) -> dict[str, pa.Table]:
 def summarize(output: str, manifest: dict[str, Any]) -> dict[str, Any]:
     """What the job reports of a finished embedding."""
     records = ("records_in", "records_written", "records_quarantined", "quarantined")
-    names = (*records, "images", "repeated_images", "prompts_cut", "embed_dim")
+    names = (*records, "images", "generated_images_missing", "repeated_images", "prompts_cut", "embed_dim")
     return {"output": output, **{name: manifest[name] for name in names if name in manifest}}

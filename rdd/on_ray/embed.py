@@ -60,7 +60,7 @@ def run_embedding(config: Config) -> dict[str, Any]:
         return summarize(output, manifest)
     request, embed = config, config.embed
     config = replace(config, clip=replace(config.clip, pretrained=located(config.clip.pretrained)))
-    source = open_source(config.records)
+    source = open_source(config.records, require_all_generated=embed.require_all_generated)
     _check_text(config, source)
     bundles = [{"CPU": embed.cpus_per_worker, "GPU": embed.gpus_per_worker}] * embed.num_workers
     bundles.append({"CPU": embed.cpus_per_task})

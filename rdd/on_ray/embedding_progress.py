@@ -73,8 +73,12 @@ def run_watched(
     started = reported = time.monotonic()
     counts: dict[str, int] = {}
     clock.observe({})
+    loaded = False
     while background.running():
         now, counts = time.monotonic(), _counts(ledger, counts)
+        if counts.get("load") and not loaded:
+            loaded = True
+            logger.info("an encoder is loaded: encoding begins")
         clock.observe(counts if counts.get("load") else {})  # reading may be ahead while the encoders still start
         if (limit := clock.stalled_s()) is not None:
             stuck = next((step for step in steps if counts.get(step, 0) + done < total), "write")

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from data_figures import feature_figures, import_figure
+from embedding_figures import embedding_figures
 from fetch_figures import fetch_figures
 from loss_figures import loss_figures
 from measure import Figure
@@ -28,6 +29,7 @@ GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
     "features": feature_figures,
     "scale": scale_figures,
     "fetch": fetch_figures,
+    "embedding": embedding_figures,
     "tune": tune_figures,
     "import": lambda folder: [import_figure()],
 }

@@ -253,7 +253,7 @@ def test_a_broken_step_is_one_sentence(ray_session, config: Config, monkeypatch,
         def __init__(self, source) -> None:
             self.index, self.reader, self.has_text, self.images_per_row = source.index, fail, True, 5
 
-    monkeypatch.setattr(embed, "open_source", lambda records, real=embed.open_source: Broken(real(records)))
+    monkeypatch.setattr(embed, "open_source", lambda *asked, real=embed.open_source, **more: Broken(real(*asked, **more)))
     with pytest.raises(RuntimeError, match=said):
         run_embedding(config)
 

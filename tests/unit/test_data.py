@@ -81,14 +81,30 @@ def test_bad_d3_records_carry_their_reason(d3) -> None:
         None,
         "duplicate_id",
         "null_id",
-        "generated_image_missing",
+        None,
         "real_image_failed",
         "duplicate_id",
     ]
-    assert [row["stage"] for row in rows] == [None, "index", "index", "read", "read", "index"]
+    assert [row["stage"] for row in rows] == [None, "index", "index", None, "read", "index"]
     assert rows[4]["detail"] == "http 404"
     rows = read_all(write_d3(folder, d3[1], real[1:]))
     assert rows[0]["reason"] == "real_image_missing"
+
+
+def test_a_record_is_kept_with_the_generated_images_that_it_has_unless_all_are_required(d3) -> None:
+    folder, records, real = d3
+    records[1]["image_gen2"] = None
+    records[2]["model_gen0"] = None
+    for i in range(4):
+        records[3][f"image_gen{i}"] = {"bytes": None, "path": None}
+    write_d3(folder, records, real)
+    rows = read_all(D3Source(str(folder / "records"), str(folder / "real")))
+    assert [row["reason"] for row in rows] == [None, None, None, "generated_image_missing", None, None]
+    assert rows[1]["generators"] == ["real", "model-0", "model-1", "model-3"]
+    assert rows[2]["images"] == [b"real-2", b"gen1-2", b"gen2-2", b"gen3-2"]
+    strict = read_all(D3Source(str(folder / "records"), str(folder / "real"), require_all_generated=True))
+    assert [row["reason"] for row in strict] == [None, *["generated_image_missing"] * 3, None, None]
+    assert strict[1]["detail"] == "model_gen2 or image_gen2 is null"
 
 
 def test_a_string_that_is_not_utf8_rejects_its_record_alone(d3) -> None:
