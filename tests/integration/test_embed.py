@@ -219,6 +219,7 @@ def test_nothing_moving_ends_the_run_and_names_the_step(ray_session, config: Con
         run_embedding(override(config, values))
 
 
+@pytest.mark.slow
 def test_a_feature_that_float16_rounds_too_much_is_refused_and_kept_in_float32(
     ray_session, config: Config, tiny_model: str, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def test_the_encoder_is_given_whole_forward_passes_whatever_the_tasks(
     assert len(committed) >= 4  # of 20 records and more
 
 
+@pytest.mark.slow
 def test_a_pool_grows_while_work_waits(ray_session, tmp_path: Path) -> None:
     sizes = Sizes(task=8, forward_pass=8, commit=400, block_bytes=5600)
     config = EmbedConfig(num_workers=3, min_workers=1, cpus_per_worker=0.3, cpus_per_task=0.5)
