@@ -8,10 +8,12 @@ import contextlib
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
@@ -38,6 +40,8 @@ from rdd.preprocessing import Preprocessor
 from rdd.tokens import PromptTokenizer
 
 logger = logging.getLogger(__name__)
+
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # pixels are views of what Arrow holds
 
 
 def preprocessor_of(model: str, pretrained: str) -> Preprocessor:
@@ -154,22 +158,25 @@ class ClipEncoder:
         return {name: torch.cat([torch.empty((0, width)), *(done[name] for done in passes)]) for name, width in widths.items()}
 
     def _stacked(self, pictures: Sequence[Image.Image]) -> Tensor:
-        pixels = self.new_pixels(len(pictures))
-        for number, picture in enumerate(pictures):
-            pixels[number] = torch.from_numpy(self.preprocessor.pixels(picture).copy())
-        return pixels
+        height, width = self.preprocessor.height, self.preprocessor.width
+        pixels = [self.preprocessor.pixels(picture) for picture in pictures]
+        return self.staged(np.stack(pixels) if pixels else np.empty((0, height, width, 3), dtype=np.uint8))
 
-    def new_pixels(self, number: int) -> Tensor:
-        """Room for the pixels of pictures, ``(number, height, width, 3)`` uint8, from where a GPU can fetch them itself."""
-        shape = (number, self.preprocessor.height, self.preprocessor.width, 3)
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+    def staged(self, pixels: np.ndarray) -> Tensor:
+        """Pixels where the device can fetch them: themselves on a CPU, a copy in pinned memory for a GPU.
+
+        Args:
+            pixels: ``(N, height, width, 3)`` uint8, which are only read.
+        """
+        tensor = torch.from_numpy(pixels)
+        return tensor.pin_memory() if self._device.type == "cuda" else tensor
 
     @torch.no_grad()  # not inference_mode: its tensors could not be trained on
     def launch(self, pixels: Tensor, names: Sequence[str]) -> "Launched":
         """Start one forward pass of the image tower; on a GPU it returns before it is done.
 
         Args:
-            pixels: ``(N, height, width, 3)`` uint8, as :meth:`new_pixels` makes room for them.
+            pixels: ``(N, height, width, 3)`` uint8, as :meth:`staged` gives them.
             names: of the features, as in :meth:`image_features`.
         """
         with self._copying():

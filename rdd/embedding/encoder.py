@@ -17,6 +17,7 @@ from rdd.config import ClipConfig
 from rdd.embedding.decoder import Progress
 from rdd.embedding.stored import Rounding, as_float16
 from rdd.feature_names import TEXTS
+from rdd.preprocessing import Preprocessor
 from rdd.schema import features_schema
 
 _TOKENS = dict(zip(TEXTS, ("tokens_original", "tokens_positive"), strict=True))
@@ -34,8 +35,10 @@ class Launched(Protocol):
 class Encoder(Protocol):
     """What is needed of :class:`rdd.clip.ClipEncoder`."""
 
-    def new_pixels(self, number: int) -> torch.Tensor:
-        """Room for images, ``(number, height, width, 3)`` uint8."""
+    preprocessor: Preprocessor
+
+    def staged(self, pixels: np.ndarray) -> torch.Tensor:
+        """Images ``(N, height, width, 3)`` uint8 where the device can fetch them."""
 
     def launch(self, pixels: torch.Tensor, names: Sequence[str]) -> Launched:
         """Start one forward pass of the image tower."""
@@ -84,17 +87,16 @@ class RecordEncoder:
         return encoded
 
     def _staged(self, table: pa.Table, number: int) -> torch.Tensor:
-        """All images of a table, ``(n, height, width, 3)`` uint8, where the device can fetch them."""
-        staged = self._encoder.new_pixels(number)
+        """All images of a table, ``(n, height, width, 3)`` uint8, where the device can fetch them; not copied on the way."""
+        shape = (number, self._encoder.preprocessor.height, self._encoder.preprocessor.width, 3)
         if not number:
-            return staged
+            return self._encoder.staged(np.empty(shape, dtype=np.uint8))
         flat = pc.list_flatten(table["pixels"].combine_chunks())
         values = np.frombuffer(flat.buffers()[2], dtype=np.uint8)
         begin, end = (np.frombuffer(flat.buffers()[1], dtype=np.int32)[flat.offset + place] for place in (0, len(flat)))
-        if len(flat) != number or end - begin != staged.nbytes:
-            raise ValueError(f"{end - begin} bytes of {len(flat)} images instead of {staged.nbytes} of {number}")
-        staged.numpy().reshape(-1)[:] = values[begin:end]
-        return staged
+        if len(flat) != number or end - begin != np.prod(shape):
+            raise ValueError(f"{end - begin} bytes of {len(flat)} images instead of {np.prod(shape)} of {number}")
+        return self._encoder.staged(values[begin:end].reshape(shape))
 
     def _batches(self, pixels: torch.Tensor) -> Sequence[torch.Tensor]:
         """Images of one forward pass each, as equal as can be; none where there is no image."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,11 @@ class Run:
     """From its start until the model was loaded."""
 
 
-def embedding_figures(folder: Path) -> list[Figure]:
-    """All figures of the group."""
-    return [*job_figures(folder), zero_cost_figure(), *graph_figures(folder)]
+def embedding_figures(folder: Path) -> Iterator[Figure]:
+    """All figures of the group, each as soon as it is known."""
+    yield zero_cost_figure()
+    yield from job_figures(folder)
+    yield from graph_figures(folder)
 
 
 def job_figures(folder: Path) -> list[Figure]:
@@ -166,16 +168,13 @@ def zero_cost_figure() -> Figure:
     return Figure("images/s that one encoder process takes in, encoding for nothing", rate, at_least=15_000, unit="1/s")
 
 
-def graph_figures(folder: Path) -> list[Figure]:
+def graph_figures(folder: Path) -> Iterator[Figure]:
     """The graph with simulated GPUs, and the memory of its driver."""
     write_with_gpus(str(folder / "gpus"))
     busy = busy_share([row for file in (folder / "gpus" / "data").glob("*.parquet") for row in pq.read_table(file).to_pylist()])
-    name = f"busy share of {GPUS} simulated GPUs at {GPU_RATE} images/s, slowed down {SLOWED} times"
+    yield Figure(f"busy share of {GPUS} simulated GPUs at {GPU_RATE} images/s, slowed down {SLOWED} times", busy, at_least=0.97)
     few, many = (driver_memory(folder / f"driver-{records}", records) for records in (1_000, 100_000))
-    return [
-        Figure(name, busy, at_least=0.97),
-        Figure("peak memory of an embedding's driver, 100,000 over 1,000 records", many / few, at_most=1.2),
-    ]
+    yield Figure("peak memory of an embedding's driver, 100,000 over 1,000 records", many / few, at_most=1.2)
 
 
 def busy_share(rows: list[dict[str, Any]]) -> float:
@@ -192,9 +191,8 @@ def busy_share(rows: list[dict[str, Any]]) -> float:
 _DRIVER = """
 import resource, sys
 sys.path.insert(0, {here!r})
-import graph_steps
-cloudpickle.register_pickle_by_value(graph_steps)
-graph_steps.write({folder!r}, {records})
+from graph_steps import write_keys
+write_keys({folder!r}, {records})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -15,6 +15,7 @@ from rdd.config import ClusterConfig, EmbedConfig
 from rdd.data.index import make_index
 from rdd.on_ray.embedding_graph import Sizes, Steps, write_features
 from rdd.on_ray.session import ray_session
+from rdd.preprocessing import Preprocessor
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can not import a benchmark
 
@@ -31,8 +32,10 @@ class FreeEncoder:
         def features(self) -> dict[str, torch.Tensor]:
             return self._features
 
-    def new_pixels(self, number: int) -> torch.Tensor:
-        return torch.empty((number, SIDE, SIDE, 3), dtype=torch.uint8)
+    preprocessor = Preprocessor({"size": SIDE, "interpolation": "bicubic", "resize_mode": "shortest"})
+
+    def staged(self, pixels: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(pixels)
 
     def launch(self, pixels: torch.Tensor, names: Sequence[str]) -> "FreeEncoder.Done":
         first = pixels.reshape(len(pixels), -1)[:, :32].float() if len(pixels) else torch.empty((0, 32))
@@ -110,6 +113,6 @@ def write_with_gpus(folder: str) -> None:
 def write_keys(folder: str, records: int) -> None:
     """Run the graph with steps of no cost, in tasks of 512 records as D3 has them."""
     steps = Steps(read=read_keys, decode=pass_keys, encoder=KeysOnly, arguments={}, progress=no_progress)
-    sizes = Sizes(task=512, forward_pass=51, commit=1024, block_bytes=1)
+    sizes = Sizes(task=512, forward_pass=512, commit=1024, block_bytes=1)
     with ray_session(ClusterConfig(address="local", num_cpus=2), [], knobs="nothing"):
         write_features(index_of(records), steps, folder, EmbedConfig(cpus_per_worker=0.5, cpus_per_task=0.5), sizes, {})

@@ -6,7 +6,7 @@ python tests/benchmarks/run.py [--output runs/bench.json] [--only training,losse
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tune_figures import tune_figures
 
 from rdd import storage
 
-GROUPS: dict[str, Callable[[Path], list[Figure]]] = {
+GROUPS: dict[str, Callable[[Path], Iterable[Figure]]] = {
     "training": training_figures,
     "losses": lambda folder: loss_figures(),
     "features": feature_figures,
