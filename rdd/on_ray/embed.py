@@ -182,7 +182,7 @@ def _write(
 
 
 def _decoder(config: Config, encoder: EncoderIdentity, progress: Report) -> Callable[[pa.Table], pa.Table]:
-    """The decoder as the function that Ray Data fuses with the reading."""
+    """The decoder, which runs in the tasks that read; as a function, so that it is pickled whole."""
     tokenizer = PromptTokenizer(config.clip.model) if config.embed.text else None
     preprocessor = Preprocessor(encoder.preprocessing)
     decoder = RecordDecoder(preprocessor, tokenizer, max_pixels=config.records.max_pixels, progress=progress)
