@@ -113,6 +113,6 @@ def write_with_gpus(folder: str) -> None:
 def write_keys(folder: str, records: int) -> None:
     """Run the graph with steps of no cost, in tasks of 512 records as D3 has them."""
     steps = Steps(read=read_keys, decode=pass_keys, encoder=KeysOnly, arguments={}, progress=no_progress)
-    sizes = Sizes(task=512, forward_pass=512, commit=1024, block_bytes=1)
+    sizes = Sizes(task=512, forward_pass=512, commit=1024, block_bytes=2**20)
     with ray_session(ClusterConfig(address="local", num_cpus=2), [], knobs="nothing"):
         write_features(index_of(records), steps, folder, EmbedConfig(cpus_per_worker=0.5, cpus_per_task=0.5), sizes, {})
