@@ -120,6 +120,7 @@ def write_endless_records(place: Path) -> dict[str, Any]:
         "clip.pretrained": "random",
         "embed.output": str(place / "features"),
         "embed.text": False,
+        "clip.batch_size": 1,  # else a forward pass would wait for the last image
         "embed.records_per_task": 1,
         "embed.records_per_commit": 1,
     }
