@@ -18,6 +18,7 @@ import pytest
 import ray
 from _addresses import fetched, write_records
 from _web_server import HOSTS, image, stats, web_server
+from s3_server import s3_server
 
 from rdd import storage
 from rdd.config import Config
@@ -302,22 +303,8 @@ def test_killed_at_five_moments_the_same_command_goes_on(ray_session, config: Co
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A bucket on a local imitation of S3, for this process and those that it starts."""
-    import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    boto3.client("s3").create_bucket(Bucket="rdd-test")
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield "s3://rdd-test"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+    with s3_server(monkeypatch) as server:
+        yield server.bucket
 
 
 @pytest.mark.slow

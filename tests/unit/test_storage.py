@@ -3,9 +3,11 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
+from s3_server import s3_server
 
 from rdd import storage
 
@@ -158,24 +160,10 @@ def test_a_broken_config_of_a_directory_is_said(tmp_path, text: str) -> None:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch):
-    """A bucket on a local imitation of S3."""
-    import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    boto3.client("s3").create_bucket(Bucket="rdd-test")
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield "s3://rdd-test"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket on a local imitation of S3, for this process and those that it starts."""
+    with s3_server(monkeypatch) as server:
+        yield server.bucket
 
 
 def test_the_same_functions_work_on_s3(bucket: str) -> None:
