@@ -11,8 +11,8 @@ from rdd.feature_names import IMAGE_NAMES, PROJECTED, is_image_feature
 class FeaturesConfig:
     """Features to train on, their text and their split."""
 
-    path: str = ""
-    """Directory that jobs/embed.py wrote."""
+    path: str | list[str] = ""
+    """Directory that jobs/embed.py wrote; or a list of several, of one encoder, which are joined by record and image."""
     inputs: list[str] = field(default_factory=lambda: [PROJECTED])
     """Features of an image that the head sees, end to end in this order: 'projected' (the paper's), 'block_<k>'; an evaluation
     takes those of its detector."""
@@ -38,6 +38,9 @@ class FeaturesConfig:
     """Features, in MiB and at least 1, that are shuffled together when they are streamed."""
 
     def __post_init__(self) -> None:
+        several = [self.path] if isinstance(self.path, str) else self.path
+        each_once = len(set(several)) == len(several) and (isinstance(self.path, str) or "" not in several)
+        check(each_once, "features.path", "name directories, each once", self.path)
         named = all(map(is_image_feature, self.inputs)) and len(set(self.inputs)) == len(self.inputs) > 0
         check(named, "features.inputs", f"hold names of features, {IMAGE_NAMES}, at least one and each once", self.inputs)
         check(0 <= self.split_seed < SEEDS, "features.split_seed", "lie in [0, 2^63)", self.split_seed)

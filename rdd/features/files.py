@@ -1,20 +1,15 @@
 """Feature Parquet to arrays: into this process's memory, or into one memory map per node that its processes share."""
 
-import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from rdd import storage
-from rdd.config import FeaturesConfig
-from rdd.features.columns import TEXT, Layout, flaw_of_features, layout_of, shape_of
+from rdd.features.columns import TEXT, Layout, shape_of
 from rdd.features.index import READ_THREADS, FileIndex, opened, read_index
-from rdd.hashing import sha256_bytes
 
 _BYTES_AT_A_TIME = 2**18  # of one vector a record, some times as much of its images: copied on while it is in the cache
 
@@ -41,7 +36,8 @@ Allocate = Callable[[str, tuple[int, int], np.dtype], np.ndarray]
 """Makes the array of a name, a shape and a dtype."""
 
 
-def _in_memory(name: str, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+def in_memory(name: str, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """An array in this process's own memory: the default for :data:`Allocate`."""
     return np.empty(shape, dtype=dtype)
 
 
@@ -58,13 +54,43 @@ def feature_files(path: str) -> list[str]:
 
 
 def read_columns(
-    files: list[str], layout: Layout, allocate: Allocate = _in_memory, *, on_progress: OnProgress = ignored
+    files: list[str], layout: Layout, allocate: Allocate = in_memory, *, on_progress: OnProgress = ignored
 ) -> Columns:
-    """The columns of a layout out of all files, each file read and copied to its place by a thread."""
+    """The columns of a layout out of all files, end to end."""
     index = read_index(files, layout)
     images, records = int(index.first_image[-1]), int(index.first_record[-1])
+    matrices = allocated(layout, images=images, records=records, allocate=allocate)
+    copy_columns(index, layout, matrices, on_progress=on_progress)
+    return Columns(matrices, index)
+
+
+def allocated(layout: Layout, *, images: int, records: int, allocate: Allocate = in_memory) -> dict[str, np.ndarray]:
+    """The matrices of a layout, their values still open."""
     shapes = {name: shape_of(columns, name, images=images, records=records) for name, columns in layout.items()}
-    matrices = {name: allocate(name, shape, layout[name][0].dtype) for name, shape in shapes.items()}
+    return {name: allocate(name, shape, layout[name][0].dtype) for name, shape in shapes.items()}
+
+
+def copy_columns(
+    index: FileIndex,
+    layout: Layout,
+    matrices: Mapping[str, np.ndarray],
+    *,
+    rows: Mapping[str, np.ndarray] | None = None,
+    on_progress: OnProgress = ignored,
+) -> None:
+    """Copy the columns of files to their places in matrices, each file by a thread.
+
+    Args:
+        index: of the files.
+        layout: the columns that are wanted.
+        matrices: by name, where they go.
+        rows: by name, ``(n,)`` row of the matrix for each image of the files, under ``text`` for each record, -1 where it has
+            none; by default they lie end to end.
+        on_progress: told of each file.
+
+    Raises:
+        RuntimeError: a file can not be read, or a record has other bytes than its images need, or NaN or infinity.
+    """
 
     def fill(number: int) -> None:
         first = int(index.first_record[number])
@@ -72,20 +98,23 @@ def read_columns(
         for name, columns in layout.items():
             firsts = index.first_record if name == TEXT else index.first_image
             vectors = np.ones_like(index.images_of[of_file]) if name == TEXT else index.images_of[of_file]
-            for place, column in enumerate(columns):
-                begin, end = (place * records + int(firsts[number + last]) for last in (0, 1))
-                flaw = _copy_column(files[number], column.stored, matrices[name][begin:end], vectors)
+            begin, end = int(firsts[number]), int(firsts[number + 1])
+            for column, matrix in zip(columns, np.split(matrices[name], len(columns)), strict=True):
+                target = matrix[begin:end] if rows is None else np.empty((end - begin, column.width), column.dtype)
+                flaw = _copy_column(index.files[number], column.stored, target, vectors)
                 if flaw is not None:
                     what, record = flaw
                     record_id = index.record_ids[first + record].as_py()
                     raise RuntimeError(
-                        f"{files[number]} holds {what} in {column.stored} of the record {record_id!r}; embed again"
+                        f"{index.files[number]} holds {what} in {column.stored} of the record {record_id!r}; embed again"
                     )
+                if rows is not None:
+                    places = rows[name][begin:end]
+                    matrix[places[places >= 0]] = target[places >= 0]
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        for number, _ in enumerate(pool.map(fill, range(len(files)))):
-            on_progress(f"{number + 1} of {len(files)} files of features")
-    return Columns(matrices, index)
+        for number, _ in enumerate(pool.map(fill, range(len(index.files)))):
+            on_progress(f"{number + 1} of {len(index.files)} files of features")
 
 
 _EXPONENTS = {2: ("<u2", 0x7C00), 4: ("<u4", 0x7F800000)}
@@ -143,70 +172,3 @@ def _values(column: pa.BinaryArray, dtype: np.dtype) -> np.ndarray:
     if not len(offsets) or offsets[-1] == offsets[0]:
         return np.empty(0, dtype=dtype)
     return np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(dtype)
-
-
-_IN_EVERY_IDENTITY = "rows.npy"
-"""Hashed since the first version; without it all finished runs would take their features for other ones."""
-
-
-def identity_of(path: str, manifest: dict[str, Any]) -> str:
-    """SHA-256 of the manifest and of the names and sizes of the files; each embedding run has its own."""
-    files = [(os.path.basename(file.path), file.size) for file in storage.list_files(storage.join(path, "data"))]
-    return sha256_bytes(json.dumps([_IN_EVERY_IDENTITY, manifest, files]).encode())
-
-
-def read_manifest(path: str) -> tuple[dict[str, Any], str]:
-    """The manifest of a feature directory and its SHA-256.
-
-    Raises:
-        ValueError: there is no finished embedding at ``path``.
-        RuntimeError: the manifest is torn, or a field of it is wrong.
-    """
-    place = storage.join(path, "manifest.json")
-    if not storage.exists(place):
-        raise ValueError(f"{path} holds no manifest.json, so no finished embedding; run jobs/embed.py to its end")
-    data = storage.read_bytes(place)
-    try:
-        manifest = json.loads(data)
-    except ValueError as error:
-        raise RuntimeError(f"{place} is torn or no JSON ({' '.join(str(error).split())}); embed again") from error
-    _check_manifest(place, manifest)
-    return manifest, sha256_bytes(data)
-
-
-_KINDS: dict[str, type] = {"encoder": dict, "embed_dim": int, "text": bool, "records_written": int, "images": int}
-
-
-def _check_manifest(place: str, manifest: Any) -> None:
-    """Refuse a manifest that lacks what readers use, or holds it in another form.
-
-    Raises:
-        RuntimeError: naming the file and the field.
-    """
-    if not isinstance(manifest, dict):
-        raise RuntimeError(f"{place} must hold a mapping, got {type(manifest).__name__}; embed again")
-    for name, kind in _KINDS.items():
-        if type(manifest.get(name)) is not kind:
-            raise RuntimeError(f"{place}: {name} must be of type {kind.__name__}, got {manifest.get(name)!r}; embed again")
-    for name in ("embed_dim", "records_written", "images"):
-        if manifest[name] < 1:
-            raise RuntimeError(f"{place}: {name} must be at least 1, got {manifest[name]}; embed again")
-    if (width := manifest["encoder"].get("embed_dim")) != manifest["embed_dim"]:
-        raise RuntimeError(f"{place}: encoder.embed_dim must be embed_dim, {manifest['embed_dim']}, got {width!r}; embed again")
-    if "features" in manifest:
-        flaw = flaw_of_features(manifest["features"], text=manifest["text"])
-    else:  # of the first layout
-        dtype = manifest.get("dtype")
-        flaw = None if dtype == "float16" else f"dtype must be float16, got {dtype!r}"
-    if flaw is not None:
-        raise RuntimeError(f"{place}: {flaw}; embed again")
-
-
-def check_inputs(config: FeaturesConfig) -> None:
-    """Refuse inputs that the feature set of a config does not hold, before any work.
-
-    Raises:
-        ValueError: there is no finished embedding, or it lacks an input; those that it holds are named.
-        RuntimeError: the manifest is torn, or a field of it is wrong.
-    """
-    layout_of(config.path, read_manifest(config.path)[0], config.inputs, text=False)

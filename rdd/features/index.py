@@ -148,6 +148,29 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
+def check_counts(path: str, files: FileIndex, manifest: dict[str, Any]) -> None:
+    """Refuse files that hold other numbers of records and images than their manifest says.
+
+    Raises:
+        RuntimeError: naming the directory.
+    """
+    records, images = len(files.record_ids), len(files.generator_of)
+    for what, there, written in (("records", records, manifest["records_written"]), ("images", images, manifest["images"])):
+        if there != written:
+            raise RuntimeError(f"{path} holds {there} {what} and its manifest says {written}; embed again")
+    check_rows(path, images=images, records=records)
+
+
+def check_rows(path: str, *, images: int, records: int) -> None:
+    """Refuse more images, or prompts of records, than rows are counted.
+
+    Raises:
+        RuntimeError: naming the directory, or several.
+    """
+    if images + 2 * records >= 2**31:
+        raise RuntimeError(f"{path} holds {images} images of {records} records, more than rows of 32 bits can count; split it")
+
+
 def index_images(path: str, files: FileIndex, manifest: dict[str, Any]) -> ImageIndex:
     """Images in the order of record ids.
 
@@ -159,17 +182,12 @@ def index_images(path: str, files: FileIndex, manifest: dict[str, Any]) -> Image
     Raises:
         RuntimeError: the files are not what the manifest says.
     """
-    records, images = len(files.record_ids), len(files.generator_of)
-    for what, there, written in (("records", records, manifest["records_written"]), ("images", images, manifest["images"])):
-        if there != written:
-            raise RuntimeError(f"{path} holds {there} {what} and its manifest says {written}; embed again")
-    if images + 2 * records >= 2**31:
-        raise RuntimeError(f"{path} holds {images} images of {records} records, more than rows of 32 bits can count; split it")
+    check_counts(path, files, manifest)
     by_id = pc.sort_indices(files.record_ids).to_numpy().astype(np.int32)
     ids = files.record_ids.take(pa.array(by_id))
     if pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
         raise RuntimeError(f"{path} holds record ids more than once; embed again")
-    counts = files.images_of[by_id]
+    images, counts = len(files.generator_of), files.images_of[by_id]
     in_files = (np.cumsum(files.images_of) - files.images_of)[by_id]
     shift = (in_files - (np.cumsum(counts) - counts)).astype(np.int32)
     order = np.arange(images, dtype=np.int32) + np.repeat(shift, counts)

@@ -20,8 +20,9 @@ import pyarrow as pa
 
 from rdd import storage
 from rdd.features.columns import Layout
-from rdd.features.files import Allocate, OnProgress, feature_files, identity_of, ignored, read_columns
-from rdd.features.index import ImageIndex, index_images
+from rdd.features.feature_set import FeatureSet
+from rdd.features.files import Allocate, OnProgress, ignored
+from rdd.features.index import ImageIndex
 from rdd.hashing import sha256_bytes, sha256_file_in_parts
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def map_folder() -> str:
 
 
 def read_shared(
-    path: str, manifest: dict[str, Any], layout: Layout, shared: str, on_progress: OnProgress = ignored
+    features: FeatureSet, layout: Layout, shared: str, on_progress: OnProgress = ignored
 ) -> tuple[dict[str, np.ndarray], ImageIndex]:
     """One memory map per node, below ``shared``: whoever comes first writes it, and the others wait for the lock.
 
@@ -50,8 +51,7 @@ def read_shared(
     opens it after the machine has started or the file has changed, which its times tell.
 
     Args:
-        path: directory of the features.
-        manifest: of the features.
+        features: the features.
         layout: the matrices that are wanted; those that the map lacks are added.
         shared: folder of the memory maps.
         on_progress: gets how far the writing of the map is, also while another process writes it.
@@ -60,15 +60,16 @@ def read_shared(
         The matrices, see :class:`rdd.features.files.Columns`, and the index of the images; read only.
 
     Raises:
+        ValueError: several directories can not be joined.
         RuntimeError: the files are not what the manifest says; or ``shared`` is not this user's alone, or has no room.
     """
     make_private(shared)
-    folder = map_of(path, manifest, shared)
+    folder = map_of(features, layout, shared)
     with _exclusive(f"{folder}.lock", on_progress) as note:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         lacking = _lacking(folder, [*_INDEX_FILES, *map(_matrix_file, layout)], note)
         if lacking:
-            _write_map(path, manifest, layout, folder, lacking, note)
+            _write_map(features, layout, folder, lacking, note)
         matrices = {name: np.load(os.path.join(folder, _matrix_file(name)), mmap_mode="r") for name in layout}
         images, records = (_read_arrow(os.path.join(folder, name)) for name in _INDEX_FILES)
     generators = images["generator"]
@@ -82,9 +83,9 @@ def read_shared(
     return matrices, index
 
 
-def mapped(path: str, manifest: dict[str, Any], layout: Layout, shared: str) -> set[str]:
+def mapped(features: FeatureSet, layout: Layout, shared: str) -> set[str]:
     """Names of the matrices of a layout that the map of some features has already."""
-    folder = map_of(path, manifest, shared)
+    folder = map_of(features, layout, shared)
     return {name for name in layout if os.path.exists(os.path.join(folder, _matrix_file(name)))}
 
 
@@ -92,15 +93,14 @@ def _matrix_file(name: str) -> str:
     return f"{name}.npy"
 
 
-def map_of(path: str, manifest: dict[str, Any], shared: str) -> str:
+def map_of(features: FeatureSet, layout: Layout, shared: str) -> str:
     """Folder of the memory map of some features, whether it is there or not.
 
     When a file was last written is part of its name: one that was changed in its place gets a new map, and its old one is not
-    used on.
+    used on. With several directories so is the layout, since the inputs decide which images have all of them.
     """
-    written = [file.written_ns for file in storage.list_files(storage.join(path, "data"))]
-    name = sha256_bytes(json.dumps([_VERSION, identity_of(path, manifest), written]).encode())
-    return os.path.join(shared, name)
+    named = [_VERSION, features.identity, features.written()] + ([list(layout)] if len(features.members) > 1 else [])
+    return os.path.join(shared, sha256_bytes(json.dumps(named).encode()))
 
 
 def make_private(folder: str) -> None:
@@ -124,19 +124,16 @@ def make_private(folder: str) -> None:
         )
 
 
-def _write_map(
-    path: str, manifest: dict[str, Any], layout: Layout, folder: str, lacking: list[str], on_progress: OnProgress
-) -> None:
+def _write_map(features: FeatureSet, layout: Layout, folder: str, lacking: list[str], on_progress: OnProgress) -> None:
     """The files that a map lacks, each complete and on the disk, or not there."""
     _drop_partial(folder)  # of a process that was killed
-    logger.info("writing the memory map of %s to %s: %s", path, folder, ", ".join(lacking))
-    wanted = {name: columns for name, columns in layout.items() if _matrix_file(name) in lacking}
-    columns = read_columns(feature_files(path), wanted, _allocator(folder), on_progress=on_progress)
-    for matrix in columns.matrices.values():
+    logger.info("writing the memory map of %s to %s: %s", features.name, folder, ", ".join(lacking))
+    wanted = [name for name in layout if _matrix_file(name) in lacking]
+    matrices, index = features.read(layout, _allocator(folder), only=wanted, on_progress=on_progress)
+    for matrix in matrices.values():
         assert isinstance(matrix, np.memmap)
         matrix.flush()
     if set(lacking) & set(_INDEX_FILES):
-        index = index_images(path, columns.index, manifest)
         generators = pa.DictionaryArray.from_arrays(index.generator_of, list(index.generators))
         images = {"order": index.order, "record_of": index.record_of, "generator": generators}
         _write_arrow(os.path.join(folder, _IMAGES_FILE + _PARTIAL), images)

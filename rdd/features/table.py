@@ -18,10 +18,11 @@ from torch import Tensor
 from rdd.config import FeaturesConfig
 from rdd.feature_names import PROJECTED
 from rdd.features.batches import global_batches
-from rdd.features.columns import TEXT, Layout, layout_of, width_of
-from rdd.features.files import OnProgress, feature_files, identity_of, ignored, read_columns, read_manifest
+from rdd.features.columns import TEXT, Layout, width_of
+from rdd.features.feature_set import FeatureSet
+from rdd.features.files import OnProgress, ignored
 from rdd.features.gather import CPU, gather_batches, to_device
-from rdd.features.index import ImageIndex, index_images, labels_of
+from rdd.features.index import ImageIndex, labels_of
 from rdd.features.node_map import read_shared
 from rdd.features.splits import PARTS, Part, split_with_both_classes
 from rdd.features.text_modes import TextMode, prompt_rows, text_mode_for
@@ -63,7 +64,7 @@ class FeatureTable:
     record_ids: pa.StringArray
     """Of each record, in the order of the files."""
     manifest: dict[str, Any]
-    """What jobs/embed.py wrote beside the features."""
+    """What jobs/embed.py wrote beside the features; of several directories what they hold together."""
     manifest_sha256: str
     """Of the manifest's file."""
     identity: str
@@ -79,7 +80,7 @@ class FeatureTable:
     @classmethod
     def load(
         cls,
-        path: str,
+        path: str | Sequence[str],
         *,
         inputs: Sequence[str] = (PROJECTED,),
         text: bool = True,
@@ -89,7 +90,7 @@ class FeatureTable:
         """Read some of what jobs/embed.py wrote.
 
         Args:
-            path: its directory, local or on S3.
+            path: its directory, local or on S3; or several, which are joined by record.
             inputs: names of the features of an image that a batch holds, in this order; no other column is read.
             text: whether the features of prompts are read, where there are any; without them only text mode none is left.
             shared: local directory for one memory map per node: the first process writes it, all map it. By default the
@@ -97,19 +98,17 @@ class FeatureTable:
             on_progress: told how far the reading is.
 
         Raises:
-            ValueError: there is no finished embedding at ``path``, or it lacks an input.
+            ValueError: there is no finished embedding at ``path``, it lacks an input, or several can not be joined.
             RuntimeError: the files are not what the manifest says.
         """
-        manifest, digest = read_manifest(path)
-        layout = layout_of(path, manifest, inputs, text=text)
+        features = FeatureSet.open(path)
+        layout = features.layout(inputs, text=text)
         if shared:
-            matrices, index = read_shared(path, manifest, layout, shared, on_progress)
+            matrices, index = read_shared(features, layout, shared, on_progress)
         else:
-            columns = read_columns(feature_files(path), layout, on_progress=on_progress)
-            matrices, index = columns.matrices, index_images(path, columns.index, manifest)
-            del columns
+            matrices, index = features.read(layout, on_progress=on_progress)
         tensors = {name: _tensor(matrices[name]) for name in layout}
-        return cls(layout=layout, matrices=tensors, **table_fields(path, index, manifest, digest))
+        return cls(layout=layout, matrices=tensors, **table_fields(features, index))
 
     def __len__(self) -> int:
         """Images in the table."""
@@ -223,7 +222,7 @@ class FeatureTable:
         return next(iter(self.matrices.values())).device
 
 
-def table_fields(path: str, index: ImageIndex, manifest: dict[str, Any], digest: str) -> dict[str, Any]:
+def table_fields(features: FeatureSet, index: ImageIndex) -> dict[str, Any]:
     """The fields of a table besides its features."""
     pa.default_memory_pool().release_unused()  # Arrow would keep what it took to read thousands of files
     return {
@@ -233,9 +232,9 @@ def table_fields(path: str, index: ImageIndex, manifest: dict[str, Any], digest:
         "generator_of": _tensor(index.generator_of),
         "generators": index.generators,
         "record_ids": index.record_ids,
-        "manifest": manifest,
-        "manifest_sha256": digest,
-        "identity": identity_of(path, manifest),
+        "manifest": features.manifest,
+        "manifest_sha256": features.manifest_sha256,
+        "identity": features.identity,
     }
 
 

@@ -20,7 +20,7 @@ from rdd.evaluation.ablation_table import Row, ablation_rows, as_csv, as_markdow
 from rdd.evaluation.figures import save_figure
 from rdd.evaluation.scores import Scored, read_logits
 from rdd.features import FeatureTable
-from rdd.features.files import check_inputs
+from rdd.features.feature_set import check_inputs
 from rdd.metrics import auroc
 from rdd.on_ray.background import POLL_S, root_cause
 from rdd.on_ray.feature_placement import hold_features

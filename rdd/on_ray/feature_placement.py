@@ -10,8 +10,9 @@ import torch
 
 from rdd.config import FeaturesConfig
 from rdd.features import FeatureTable
-from rdd.features.columns import Layout, bytes_of, layout_of
-from rdd.features.files import OnProgress, ignored, read_manifest
+from rdd.features.columns import Layout, bytes_of
+from rdd.features.feature_set import FeatureSet
+from rdd.features.files import OnProgress, ignored
 from rdd.features.gather import CPU
 from rdd.features.node_map import make_private, map_folder, mapped
 from rdd.on_ray.feature_stream import StreamedTable
@@ -67,14 +68,14 @@ def place_of(config: FeaturesConfig, device: torch.device = CPU, *, to_train: bo
     Raises:
         ValueError: ``features.held`` is auto, this process trains, and the node has no room for a memory map.
     """
-    manifest, layout = _layout(config)
-    size = bytes_of(layout, manifest)
+    features, layout = _layout(config)
+    size = bytes_of(layout, features.manifest)
     if config.held == "stream":
         return "stream"
     if device.type == "cuda" and config.held != "map" and (config.held == "device" or size <= _room_on_gpu(device)):
         return "device"
-    there = mapped(config.path, manifest, layout, map_folder())
-    to_write = bytes_of({name: columns for name, columns in layout.items() if name not in there}, manifest)
+    there = mapped(features, layout, map_folder())
+    to_write = bytes_of({name: columns for name, columns in layout.items() if name not in there}, features.manifest)
     lacking = _lacking_for_map(size, to_write) if config.held == "auto" else None
     if lacking is None:
         return "map"
@@ -102,13 +103,13 @@ def _share_of_gpu() -> float:
 
 def feature_bytes(config: FeaturesConfig) -> int:
     """Size of the features that a config asks for: its inputs, and the prompts where they are used."""
-    manifest, layout = _layout(config)
-    return bytes_of(layout, manifest)
+    features, layout = _layout(config)
+    return bytes_of(layout, features.manifest)
 
 
-def _layout(config: FeaturesConfig) -> tuple[dict[str, Any], Layout]:
-    manifest, _ = read_manifest(config.path)
-    return manifest, layout_of(config.path, manifest, config.inputs, text=config.text_mode != "none")
+def _layout(config: FeaturesConfig) -> tuple[FeatureSet, Layout]:
+    features = FeatureSet.open(config.path)
+    return features, features.layout(config.inputs, text=config.text_mode != "none")
 
 
 def _lacking_for_map(size: int, to_write: int) -> str | None:

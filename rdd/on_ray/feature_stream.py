@@ -17,10 +17,11 @@ from torch import Tensor
 
 from rdd.feature_names import PROJECTED
 from rdd.features import Batch, FeatureTable, TextMode, deal_batches, hash_pair
-from rdd.features.columns import TEXT, Layout, layout_of, width_of
-from rdd.features.files import feature_files, read_columns, read_manifest
+from rdd.features.columns import TEXT, Layout, width_of
+from rdd.features.feature_set import FeatureSet
+from rdd.features.files import read_columns
 from rdd.features.gather import CPU
-from rdd.features.index import FileIndex, index_images, labels_of, read_index
+from rdd.features.index import FileIndex, labels_of
 from rdd.features.table import table_fields
 from rdd.features.text_modes import prompt_rows
 
@@ -43,31 +44,33 @@ class StreamedTable(FeatureTable):
         return True
 
     @classmethod
-    def open(cls, path: str, *, inputs: Sequence[str] = (PROJECTED,), text: bool = True, shuffle_mib: int) -> "StreamedTable":
+    def open(
+        cls, path: str | Sequence[str], *, inputs: Sequence[str] = (PROJECTED,), text: bool = True, shuffle_mib: int
+    ) -> "StreamedTable":
         """Read the index of what jobs/embed.py wrote.
 
         Args:
-            path: its directory, local or on S3.
+            path: its directory, local or on S3; or several, each with all inputs, which are joined by record.
             inputs: names of the features of an image that a batch holds, in this order.
             text: whether the features of prompts may be asked for, where there are any.
             shuffle_mib: features, in MiB, that are shuffled together; a rank keeps its share of two such windows in memory,
                 and a file each.
 
         Raises:
-            ValueError: there is no finished embedding at ``path``, or it lacks an input.
+            ValueError: there is no finished embedding at ``path``, it lacks an input, or several can not be joined.
             RuntimeError: the files are not what the manifest says.
         """
-        manifest, digest = read_manifest(path)
-        layout = layout_of(path, manifest, inputs, text=text)
-        index = read_index(feature_files(path), layout)
-        fields = table_fields(path, index_images(path, index, manifest), manifest, digest)
+        features = FeatureSet.open(path)
+        layout = features.layout(inputs, text=text)
+        of_directories, images = features.read_index(layout)
+        images_of_file = [np.diff(index.first_image) for index in of_directories]
         return cls(
             layout=layout,
             matrices={},
-            files=index.files,
-            first_image=index.first_image,
+            files=tuple(file for index in of_directories for file in index.files),
+            first_image=np.cumsum([0, *np.concatenate(images_of_file)]),
             window_bytes=shuffle_mib * 2**20,
-            **fields,
+            **table_fields(features, images),
         )
 
     def epoch_batches(self, images: Tensor, *, seed: int, epoch: int, batch_size: int, stratified: bool) -> list[Tensor]:

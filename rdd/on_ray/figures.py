@@ -23,7 +23,7 @@ from rdd.evaluation.landscape import (
 )
 from rdd.evaluation.paper_figures import feature_map_figure, landscape_figure
 from rdd.features import FeatureTable
-from rdd.features.files import check_inputs
+from rdd.features.feature_set import check_inputs
 from rdd.losses import CvarAucLoss
 from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.session import ray_session

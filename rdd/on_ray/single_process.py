@@ -59,4 +59,6 @@ _last_held: tuple[tuple[FeaturesConfig, torch.device], FeatureTable] | None = No
 
 def with_absolute_paths(config: Config) -> Config:
     """The config for a worker, which has a directory of its own."""
-    return replace(config, features=replace(config.features, path=storage.absolute(config.features.path)))
+    path = config.features.path
+    absolute = storage.absolute(path) if isinstance(path, str) else [storage.absolute(one) for one in path]
+    return replace(config, features=replace(config.features, path=absolute))

@@ -17,7 +17,7 @@ from rdd.config.parse import section_dicts, settings_of
 from rdd.config.stages import ADDED, TRAIN, require
 from rdd.engine import check_text_dropout, fit
 from rdd.features import FeatureTable
-from rdd.features.files import check_inputs, identity_of, read_manifest
+from rdd.features.feature_set import FeatureSet, check_inputs, identity_if_there
 from rdd.finite import NotFiniteError
 from rdd.on_ray.background import Background
 from rdd.on_ray.feature_placement import hold_features, place_of
@@ -107,12 +107,11 @@ def _finished(config: Config, output: str) -> dict[str, Any] | None:
     """The summary of a finished run; its features may be gone by now, but not have been embedded anew."""
     if (metrics := finished(TRAIN, config, output=output)) is None:
         return None
-    run, features = RunDirectory(output), config.features.path
+    run = RunDirectory(output)
     if not storage.exists(storage.join(run.detector, "detector.json")):
         raise RuntimeError(f"{run.path} is finished but its detector is gone; delete its metrics.json to make it anew")
-    if storage.exists(storage.join(features, "manifest.json")):
-        manifest, _ = read_manifest(features)
-        run.check_features(identity_of(features, manifest))
+    if (identity := identity_if_there(config.features.path)) is not None:
+        run.check_features(identity)
     return _summary(run, metrics)
 
 
@@ -172,8 +171,7 @@ def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Watcher) -> None
         ValueError: the run was begun on other features, or on features in another order.
         RuntimeError: the work failed or stalled.
     """
-    manifest, _ = read_manifest(config.features.path)
-    identity = identity_of(config.features.path, manifest)
+    identity = FeatureSet.open(config.features.path).identity
     run.claim_features(identity, streamed=config.features.held == "stream")  # what every rank will hold to
     run.forget_failure()
     # Ray wants a place that all workers share, if only to write that it was there; checkpoints are in the run directory

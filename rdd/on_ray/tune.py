@@ -13,7 +13,7 @@ from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override, settings_of
 from rdd.config.stages import TRAINING_SECTIONS, TUNE, require
-from rdd.features.files import check_inputs
+from rdd.features.feature_set import check_inputs
 from rdd.finite import NotFiniteError
 from rdd.on_ray.background import Background, root_cause
 from rdd.on_ray.feature_placement import hold_features

@@ -13,7 +13,7 @@ from rdd.detector import Detector
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import score_part
 from rdd.features import FeatureTable
-from rdd.features.files import identity_of, read_manifest
+from rdd.features.feature_set import identity_if_there
 from rdd.features.node_map import map_folder
 from rdd.hashing import sha256_bytes
 from rdd.runs.directory import RunDirectory
@@ -78,11 +78,9 @@ def _images(config: Config, run: RunDirectory, table: FeatureTable) -> Tensor:
 def _identity(config: Config) -> dict[str, str]:
     """What is evaluated, on what: a detector trained anew and features embedded anew have another; "" where one is gone."""
     weights = storage.join(RunDirectory(config.evaluate.run).detector, "detector.safetensors")
-    features = config.features.path
-    there = storage.exists(storage.join(features, "manifest.json"))
     return {
         "detector_sha256": sha256_bytes(storage.read_bytes(weights)) if storage.exists(weights) else "",
-        "features": identity_of(features, read_manifest(features)[0]) if there else "",
+        "features": identity_if_there(config.features.path) or "",
     }
 
 

@@ -12,7 +12,7 @@ from _features import WIDTHS, D, W, feature_rows, write_features
 
 from rdd.config import FeaturesConfig
 from rdd.features import FeatureTable, split_records
-from rdd.features.files import check_inputs
+from rdd.features.feature_set import check_inputs
 from rdd.features.splits import split_with_both_classes
 from rdd.schema import label_of
 
