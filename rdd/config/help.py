@@ -2,6 +2,7 @@
 
 import dataclasses
 import textwrap
+import types
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args, get_origin
 
@@ -68,4 +69,6 @@ def _values(kind: Any) -> str:
     """What a setting may be."""
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
+    if isinstance(kind, types.UnionType):
+        return " | ".join(map(_values, get_args(kind)))
     return "mapping" if get_origin(kind) is dict else kind.__name__
