@@ -14,6 +14,7 @@ from safetensors.torch import save as save_tensors
 from rdd import storage
 from rdd.calibration import Calibration
 from rdd.config.parse import from_dict
+from rdd.encoder_identity import differences
 from rdd.feature_names import PROJECTED, is_image_feature
 from rdd.features import FeatureTable, TextMode
 from rdd.hashing import sha256_bytes
@@ -107,11 +108,8 @@ class Detector:
         Raises:
             ValueError: naming what differs.
         """
-        ours, theirs = (json.loads(json.dumps(i)) for i in (self.encoder_identity, identity))
-        names = ("model", "weights_sha256", "embed_dim", "quick_gelu", "normalized", "preprocessing")
-        different = [name for name in names if ours.get(name) != theirs.get(name)]
-        if different:
-            what = ", ".join(f"{name} {ours.get(name)!r} there, {theirs.get(name)!r} given" for name in different)
+        if different := differences(self.encoder_identity, identity):
+            what = ", ".join(f"{name} {ours!r} there, {theirs!r} given" for name, (ours, theirs) in different.items())
             raise ValueError(f"the detector was trained on another encoder: {what}")
 
     def check_features(self, table: FeatureTable) -> None:

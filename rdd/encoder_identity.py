@@ -1,5 +1,7 @@
 """Which encoder features come from; read by processes that hold no encoder, so without torch."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,3 +26,12 @@ class EncoderIdentity:
     """Whether the weights have a text tower."""
     preprocessing: dict[str, Any]
     """open_clip's preprocessing config."""
+
+
+_DECISIVE = ("model", "weights_sha256", "embed_dim", "quick_gelu", "normalized", "preprocessing")
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What makes two encoders give other features, by name, of one and of the other; what their weights are called does not."""
+    ours, theirs = (json.loads(json.dumps(dict(identity))) for identity in (one, other))
+    return {name: (ours.get(name), theirs.get(name)) for name in _DECISIVE if ours.get(name) != theirs.get(name)}

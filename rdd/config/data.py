@@ -124,6 +124,9 @@ class EmbedConfig:
 
     output: str = ""
     """Directory to write: data/, quarantine/, manifest.json."""
+    beside: list[str] = field(default_factory=list)
+    """Finished feature sets of the same encoder; only the records, images and features that none of them holds are embedded,
+    and features.path then names all."""
     text: bool = True
     """Embed the prompts too; False for weights without a text tower."""
     num_workers: int = 1
@@ -151,6 +154,8 @@ class EmbedConfig:
     """Seconds without a record, in (0, 86400], after which the run ends as failed."""
 
     def __post_init__(self) -> None:
+        once = len(set(self.beside)) == len(self.beside) and not {"", self.output}.intersection(self.beside)
+        check(once, "embed.beside", "name other directories than embed.output, each once", self.beside)
         check(self.num_workers >= 1, "embed.num_workers", "be at least 1", self.num_workers)
         check(self.cpus_per_worker >= 0, "embed.cpus_per_worker", "be at least 0", self.cpus_per_worker)
         check(self.gpus_per_worker >= 0, "embed.gpus_per_worker", "be at least 0", self.gpus_per_worker)

@@ -52,6 +52,7 @@ ADDED: Mapping[str, Any] = {
     "clip.float32": [],
     "features.inputs": [PROJECTED],
     "embed.require_all_generated": False,
+    "embed.beside": [],
 }
 """Settings that came later, with what they were in a directory whose ``config.yaml`` lacks them, so that it is gone on with."""
 

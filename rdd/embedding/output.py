@@ -43,7 +43,7 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
     files = committed_files(output)
     tables = read_described(files)
     table = pa.concat_tables(tables.values())
-    if len(hashes := conflicting_hashes(table)):
+    if len(hashes := conflicting_hashes(_with_those_beside(table, config.embed.beside))):
         options = parquet_options(config)
         reject_conflicting(tables, hashes, {name: value for name, value in options.items() if name != "schema"})
         table = pa.concat_tables(read_described(files).values())
@@ -86,6 +86,15 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
         "versions": {name: version(name) for name in ("rdd", "open_clip_torch", "torch", "pillow", "pyarrow", "ray")},
         "config": {name: asdict(getattr(config, name)) for name in ("records", "clip", "embed")},
     }
+
+
+def _with_those_beside(table: pa.Table, paths: list[str]) -> pa.Table:
+    """Generators and hashes of all images, with those of the feature sets that this one grows beside."""
+    if not paths:
+        return table
+    from rdd.embedding.beside import described_beside  # and with it torch
+
+    return pa.concat_tables([table.select(["generators", "content_hashes"]), described_beside(paths)])
 
 
 def read_described(files: list[str]) -> dict[str, pa.Table]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from rdd import storage
 from rdd.config import FeaturesConfig
+from rdd.encoder_identity import differences
 from rdd.features.columns import TEXT, Layout, columns_of, layout_of
 from rdd.features.files import Allocate, OnProgress, allocated, copy_columns, feature_files, ignored, in_memory, read_columns
 from rdd.features.index import FileIndex, ImageIndex, check_counts, check_rows, index_images, read_index
@@ -188,20 +189,18 @@ def _share(member: Member, layout: Layout) -> Layout:
 
 def _check_encoder(one: Member, other: Member) -> None:
     """Refuse features that one head can not take together, or whose rounding would tell them apart."""
-    first, second = (_encoder(member.manifest) for member in (one, other))
-    if differing := sorted(name for name in first | second if first.get(name) != second.get(name)):
-        what = ", ".join(f"{name} {first.get(name)!r} and {second.get(name)!r}" for name in differing)
+    different = differences(one.manifest["encoder"], other.manifest["encoder"])
+    precisions = [member.manifest.get("config", {}).get("clip", {}).get("precision") for member in (one, other)]
+    if precisions[0] != precisions[1]:
+        different["precision"] = (precisions[0], precisions[1])
+    if different:
+        what = ", ".join(f"{name} {here!r} and {there!r}" for name, (here, there) in different.items())
         raise ValueError(f"features.path must name features of one encoder, got {one.path} and {other.path} with {what}")
     held, further = (columns_of(member.manifest) for member in (one, other))
     for name in held.keys() & further.keys():
         if (held[name].width, held[name].dtype) != (further[name].width, further[name].dtype):
             kinds = " and ".join(f"{place[name].dtype} of width {place[name].width}" for place in (held, further))
             raise ValueError(f"{name} must be of one type in {one.path} and {other.path}, got {kinds}")
-
-
-def _encoder(manifest: dict[str, Any]) -> dict[str, Any]:
-    precision = manifest.get("config", {}).get("clip", {}).get("precision")
-    return manifest["encoder"] | ({"precision": precision} if precision else {})
 
 
 def identity_if_there(path: str | Sequence[str]) -> str | None:

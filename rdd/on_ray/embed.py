@@ -61,14 +61,13 @@ def run_embedding(config: Config) -> dict[str, Any]:
     request, embed = config, config.embed
     config = replace(config, clip=replace(config.clip, pretrained=located(config.clip.pretrained)))
     source = open_source(config.records, require_all_generated=embed.require_all_generated)
+    config, index = _to_embed(config, source)
     _check_text(config, source)
     bundles = [{"CPU": embed.cpus_per_worker, "GPU": embed.gpus_per_worker}] * embed.num_workers
     bundles.append({"CPU": embed.cpus_per_task})
     knobs = "embed.num_workers, embed.cpus_per_worker or embed.gpus_per_worker"
     with ThreadPoolExecutor(1) as beside:
         told = beside.submit(_encoder_of, config)
-        logger.info("reading the ids of the records")
-        index = source.index()
         with ray_session(config.cluster, bundles, knobs=knobs):
             encoder, features = told.result()  # the last refusal: from here on the directory is this run's
             return _embed(request, config, source, index, encoder, features)
@@ -98,6 +97,17 @@ def _embed(
         stage.finish(manifest)
         storage.delete_directory(storage.join(output, WORK))
     return summary
+
+
+def _to_embed(config: Config, source: Source) -> tuple[Config, pa.Table]:
+    """The records to embed; beside other feature sets those with something that these lack, and the config with that alone."""
+    logger.info("reading the ids of the records")
+    index = source.index()
+    if not config.embed.beside:
+        return config, index
+    from rdd.embedding.beside import missing_beside  # and with it torch
+
+    return missing_beside(config, index)
 
 
 def _check_text(config: Config, source: Source) -> None:
@@ -161,7 +171,12 @@ def _encoder_of(config: Config) -> tuple[EncoderIdentity, Stored]:
     from rdd.clip import ClipEncoder  # and with it torch, which takes seconds
 
     features = stored_features(config)  # refuses blocks that the model has not
-    return ClipEncoder.from_config(replace(config.clip, device="cpu", precision="fp32")).identity, features
+    encoder = ClipEncoder.from_config(replace(config.clip, device="cpu", precision="fp32")).identity
+    if config.embed.beside:
+        from rdd.embedding.beside import check_same_encoder
+
+        check_same_encoder(config, encoder)
+    return encoder, features
 
 
 def _write(
