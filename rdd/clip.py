@@ -23,6 +23,7 @@ from torch import Tensor
 from torchvision.transforms import Normalize
 
 from rdd.clip_models import image_feature_widths, model_config
+from rdd.clip_tower import ImageTower
 from rdd.clip_weights import (
     RANDOM,
     activation_of_tag,
@@ -34,7 +35,7 @@ from rdd.clip_weights import (
 )
 from rdd.config import ClipConfig
 from rdd.encoder_identity import EncoderIdentity
-from rdd.feature_names import PROJECTED, TEXT_ORIGINAL, block_of
+from rdd.feature_names import PROJECTED, TEXT_ORIGINAL
 from rdd.hashing import sha256_bytes, sha256_file
 from rdd.preprocessing import Preprocessor
 from rdd.tokens import PromptTokenizer
@@ -66,6 +67,8 @@ class ClipEncoder:
         precision: 'fp32', 'bf16' or 'fp16', of weights and activations.
         seed: of the weights of pretrained 'random'.
         normalize: scale each feature vector to length 1.
+        channels_last: memory format of convolutions, see :class:`rdd.clip_tower.ImageTower`.
+        compile: run the image tower through torch.compile; prompts are few, and their tower runs as it is.
 
     Raises:
         ValueError: unknown model or tag, weights of another model, or weights trained with the other activation.
@@ -81,6 +84,8 @@ class ClipEncoder:
         precision: str = "fp32",
         seed: int = 0,
         normalize: bool = False,
+        channels_last: bool = False,
+        compile: bool = False,
     ) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise RuntimeError("clip.device is cuda but torch sees no GPU here; set clip.device to cpu or run where one is")
@@ -97,7 +102,7 @@ class ClipEncoder:
                 known = known_activations()
                 check_activation(model, quick_gelu, pretrained, known.get(digest, known.get(digest[:8])))
         network, has_text = _build(model, path, precision, seed)
-        self._visual = network.visual.to(device).eval()
+        self._tower = ImageTower(network.visual.to(device), channels_last=channels_last, compiled=compile)
         self._network = network.to(device).eval() if has_text else None
         self._tokenizer = PromptTokenizer(model) if has_text else None
         self._device, self._normalize = torch.device(device), normalize
@@ -108,7 +113,7 @@ class ClipEncoder:
         self.identity = EncoderIdentity(
             model=model,
             pretrained=os.path.basename(pretrained),
-            weights_sha256=digest or _hash_tensors(network),
+            weights_sha256=digest or _hash_tensors(network if precision == "fp32" else _build(model, None, "fp32", seed)[0]),
             embed_dim=config["embed_dim"],
             quick_gelu=quick_gelu,
             normalized=normalize,
@@ -126,6 +131,8 @@ class ClipEncoder:
             precision=config.precision,
             seed=config.seed,
             normalize=config.normalize,
+            channels_last=config.channels_last,
+            compile=config.compile,
         )
 
     def encode_images(self, images: Sequence[Image.Image] | Tensor, *, batch_size: int = 64) -> Tensor:
@@ -182,29 +189,25 @@ class ClipEncoder:
         with self._copying():
             on_device = pixels.to(self._device, non_blocking=True)
         self._wait_for_copies(on_device)
-        features = self._forward(self.scaled(on_device).to(self._dtype), names)
+        features = self._tower(self.scaled(on_device).to(self._dtype), names)
         return Launched({name: self._finish(values) for name, values in features.items()})
 
-    def _forward(self, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Features of one batch, on the device of the model and in its precision."""
-        blocks = {name: block for name in names if (block := block_of(name)) is not None}
-        if not blocks:
-            return {name: self._visual(inputs) for name in names}
-        in_order = sorted(blocks.values())  # as the tower hands them out
-        passed = self._visual.forward_intermediates(
-            inputs,
-            indices=[block - 1 for block in in_order],
-            stop_early=PROJECTED not in names,
-            intermediates_only=PROJECTED not in names,
-            output_fmt="NLC",
-            output_extra_tokens=True,
-        )
-        tokens = dict(zip(in_order, passed["image_intermediates_prefix"], strict=True))
-        return {name: tokens[blocks[name]][:, 0] if name in blocks else passed["image_features"] for name in names}
+    def prepare(self, names: Sequence[str]) -> None:
+        """Compile for some features now and not at the first batch; without ``compile`` there is nothing to do.
+
+        Args:
+            names: of the features, as in :meth:`image_features`.
+
+        Raises:
+            RuntimeError: torch.compile finds no compiler here.
+        """
+        pixels = torch.zeros((2, self.preprocessor.height, self.preprocessor.width, 3), dtype=torch.uint8, device=self._device)
+        self._tower.prepare(self.scaled(pixels).to(self._dtype), names)
 
     def scaled(self, pixels: Tensor) -> Tensor:
         """Model input ``(N, 3, height, width)`` float32 from pixels ``(N, height, width, 3)`` uint8, on their device."""
-        return self._scale(pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div(255))
+        channels_first = pixels.permute(0, 3, 1, 2).contiguous(memory_format=self._tower.memory_format)
+        return self._scale(channels_first.to(torch.float32).div(255))
 
     def _copying(self) -> contextlib.AbstractContextManager[Any]:
         """A stream of its own for copies to a GPU, so that they run beside the forward pass before."""

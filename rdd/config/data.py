@@ -81,6 +81,11 @@ class ClipConfig:
     """Where CLIP runs; cuda needs embed.gpus_per_worker above 0."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Precision of CLIP's weights and activations; no fp16 on a CPU, and bf16 is slow there."""
+    channels_last: bool = False
+    """Keep the channels of a pixel beside each other, as convolutions on a GPU may like it; changes rounding alone."""
+    compile: bool = False
+    """Compile the image tower with torch.compile, which takes up to minutes at the start of each CLIP actor; changes rounding
+    alone. On a CPU it wants a C++ compiler."""
     batch_size: int = 64
     """Images in one forward pass, at least 1."""
     normalize: bool = False

@@ -144,6 +144,8 @@ EMBED = Stage(
     may_change=frozenset(  # they do not change a feature beyond rounding
         {
             "clip.batch_size",
+            "clip.channels_last",
+            "clip.compile",
             "embed.cpus_per_task",
             "embed.cpus_per_worker",
             "embed.gpus_per_worker",

@@ -171,7 +171,7 @@ def _encoder_of(config: Config) -> tuple[EncoderIdentity, Stored]:
     from rdd.clip import ClipEncoder  # and with it torch, which takes seconds
 
     features = stored_features(config)  # refuses blocks that the model has not
-    encoder = ClipEncoder.from_config(replace(config.clip, device="cpu", precision="fp32")).identity
+    encoder = ClipEncoder.from_config(replace(config.clip, device="cpu", precision="fp32", compile=False)).identity
     if config.embed.beside:
         from rdd.embedding.beside import check_same_encoder
 
@@ -231,6 +231,7 @@ class _Encoder:
                 f"the encoder on {platform.node()} is {encoder.identity}, and where the job began it is {expected}; "
                 "put the same weights there"
             )
+        encoder.prepare(config.features)
         self._encode = RecordEncoder(encoder, config, text=text, progress=progress)
         progress("load", 1)  # ends the time to start: from now on the stall limit applies
 

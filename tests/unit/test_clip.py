@@ -4,6 +4,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from _golden import hooked, plain
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -21,12 +22,6 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(array) for array in arrays] + [
         Image.fromarray(arrays[0]).convert(mode) for mode in ("L", "P", "RGBA")
     ]
-
-
-def plain(tiny_model: str) -> tuple[torch.nn.Module, object]:
-    torch.manual_seed(0)
-    model, _, preprocess = open_clip.create_model_and_transforms(tiny_model, load_weights=False)
-    return model.eval(), preprocess
 
 
 def test_preprocessing_is_open_clips_to_the_bit(tiny_model: str) -> None:
@@ -193,25 +188,6 @@ def deeper_model(request: pytest.FixtureRequest, tiny_model: str, tmp_path) -> s
     return f"local-dir:{tmp_path}"
 
 
-def hooked(model: torch.nn.Module, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Features by forward hooks on plain open_clip: after each block, its class token."""
-    kept: dict[str, torch.Tensor] = {}
-    transformer = model.visual.transformer
-
-    def keep(name: str):
-        def hook(module, inputs, output) -> None:
-            kept[name] = (output[:, 0] if transformer.batch_first else output[0]).clone()
-
-        return hook
-
-    handles = [block.register_forward_hook(keep(f"block_{k}")) for k, block in enumerate(transformer.resblocks, 1)]
-    with torch.inference_mode():
-        kept["projected"] = model.encode_image(inputs)
-    for handle in handles:
-        handle.remove()
-    return kept
-
-
 def assert_to_float16s_rounding(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=2**-11, atol=1e-5)
 
@@ -220,7 +196,7 @@ def test_blocks_are_the_class_tokens_of_open_clips_own_pass(deeper_model: str, r
     model, preprocess = plain(deeper_model)
     encoder = ClipEncoder(deeper_model, "random", seed=0)
     if "sequence_first" in request.node.name:  # as a model without batch_first runs
-        for visual in (model.visual, encoder._visual):
+        for visual in (model.visual, encoder._tower.visual):
             visual.transformer.batch_first = False
             for block in visual.transformer.resblocks:
                 block.attn.batch_first = False
@@ -250,7 +226,7 @@ def test_blocks_of_a_real_architecture(name: str) -> None:
 
 def test_with_blocks_alone_the_network_stops_after_the_last(deeper_model: str) -> None:
     encoder, ran = ClipEncoder(deeper_model, "random"), []
-    for number, block in enumerate(encoder._visual.transformer.resblocks, 1):
+    for number, block in enumerate(encoder._tower.visual.transformer.resblocks, 1):
         block.register_forward_hook(lambda module, inputs, output, number=number: ran.append(number))
     encoder.image_features(pictures()[:1], ["block_2", "block_1"])
     assert ran == [1, 2]
