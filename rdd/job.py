@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from rdd.config import Config
@@ -23,9 +24,15 @@ from rdd.signals import is_ending, signals_end_the_job
 logger = logging.getLogger(__name__)
 
 Summary = Mapping[str, Any]
+Work = Callable[[Config], Summary]
+
+Modes = Mapping[str, tuple[Work, str]]
+"""By flag, such as ``--verify``, what the job does instead of its work, and a line about it for ``--help``."""
+
+_NO_MODES: Modes = MappingProxyType({})
 
 
-def run_job(stage: Stage, work: Callable[[Config], Summary], *, description: str | None, track: bool = False) -> NoReturn:
+def run_job(stage: Stage, work: Work, *, description: str | None, track: bool = False, modes: Modes = _NO_MODES) -> NoReturn:
     """Parse the command line, do the work, print its summary and exit.
 
     Args:
@@ -34,27 +41,32 @@ def run_job(stage: Stage, work: Callable[[Config], Summary], *, description: str
             that ``--help`` and a wrong word are answered at once.
         description: the script's docstring, shown by ``--help``, with examples.
         track: log the job as an MLflow run when it is done; most stages are a run from their beginning.
+        modes: what else the job can do, by flag; what that returns is printed in the same way, and never logged to MLflow.
     """
     _log_to_stderr()
     with signals_end_the_job(stage.name):
-        _run(stage, work, description, track)
+        _run(stage, work, description, track, modes)
     sys.exit(0)
 
 
-def _run(stage: Stage, work: Callable[[Config], Summary], description: str | None, track: bool) -> None:
+def _run(stage: Stage, work: Work, description: str | None, track: bool, modes: Modes) -> None:
     words = sys.argv[1:]
     try:
         if (asked := _sections_after_help(words)) is not None:
-            _print_and_exit(help_text(stage, description or "", asked))
+            _print_and_exit(help_text(stage, description or "", asked, {flag: line for flag, (_, line) in modes.items()}))
         if not words:
             raise ValueError(f"jobs/{stage.name}.py needs settings; {_first_example(description)}, or see --help")
-        settings = [word for word in words if word.split("=")[0] != "--print_config"]
+        flags = [word for word in words if word in modes]
+        settings = [word for word in words if word not in modes and word.split("=")[0] != "--print_config"]
         config = parse_config(settings, sections=stage.reads)
-        if len(settings) < len(words):
+        if len(settings) + len(flags) < len(words):
             _print_and_exit(without_password(to_yaml(config)))
+        if len(flags) > 1:
+            raise ValueError(f"only one of {', '.join(modes)} can be given, got {' '.join(flags)}")
         require(stage, config)
-        summary = {"job": stage.name, **work(config)}
-        if track:
+        chosen = modes[flags[0]][0] if flags else work
+        summary = {"job": stage.name, **chosen(config)}
+        if track and not flags:
             _track(config, stage, summary)
     except ValueError as error:
         _fail(2, _sentence(error))

@@ -3,7 +3,7 @@
 import dataclasses
 import textwrap
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from docstring_parser import parse_from_object
@@ -14,13 +14,14 @@ from rdd.config.stages import Stage
 _WIDTH = 110
 
 
-def help_text(stage: Stage, description: str, sections: Sequence[str] = ()) -> str:
+def help_text(stage: Stage, description: str, sections: Sequence[str] = (), flags: Mapping[str, str] | None = None) -> str:
     """The help of a job.
 
     Args:
         stage: which; its script is ``jobs/<name>.py``.
         description: first lines, with examples that can be pasted.
         sections: of which to list the settings, ``all`` for every one; by default those that belong to the job alone.
+        flags: what else the job can do, by flag, each with a line about it.
 
     Raises:
         ValueError: the job does not read such a section.
@@ -40,6 +41,7 @@ def help_text(stage: Stage, description: str, sections: Sequence[str] = ()) -> s
         lines += [
             "  --config FILE.yaml     any part of the tree; may be given more than once, later words win",
             "  --print_config         print the resolved tree as YAML and end",
+            *(f"  {flag:<22} {line}" for flag, line in (flags or {}).items()),
             f"  --help SECTION...      the settings of these sections ({'all' if others else ', '.join(stage.reads)})",
         ]
     return "\n".join(lines).rstrip() + "\n"

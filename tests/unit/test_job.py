@@ -13,10 +13,10 @@ from rdd.config.stages import SAMPLE
 from rdd.job import run_job
 
 
-def run(monkeypatch: pytest.MonkeyPatch, work, *words: str) -> int:
+def run(monkeypatch: pytest.MonkeyPatch, work, *words: str, **more) -> int:
     monkeypatch.setattr(sys, "argv", ["jobs/sample.py", *words])
     with pytest.raises(SystemExit) as ended:
-        run_job(SAMPLE, work, description="Words.\n\nExamples:\n    python jobs/sample.py --sample.output x\n")
+        run_job(SAMPLE, work, description="Words.\n\nExamples:\n    python jobs/sample.py --sample.output x\n", **more)
     return ended.value.code
 
 
@@ -119,6 +119,31 @@ def test_help_and_print_config_are_answered_without_work(monkeypatch, capsys) ->
     assert from_yaml(capsys.readouterr().out).sample.seed == 3
     assert run(monkeypatch, None, "--print_config", "--sample.num_records", "0") == 2
     assert "sample.num_records must be at least 1" in capsys.readouterr().err
+
+
+def test_a_flag_does_something_else_and_is_in_the_help(monkeypatch, capsys) -> None:
+    modes = {
+        "--count": (lambda config: {"counted": config.sample.num_records}, "count, and write nothing"),
+        "--look": (lambda config: {}, "look"),
+    }
+    words = ("--sample.output", "x", "--sample.num_records", "3")
+    assert run(monkeypatch, None, *words, "--count", modes=modes) == 0
+    assert json.loads(capsys.readouterr().out) == {"job": "sample", "counted": 3}
+    assert run(monkeypatch, lambda config: {"done": 1}, *words, modes=modes) == 0
+    assert json.loads(capsys.readouterr().out) == {"job": "sample", "done": 1}
+    assert run(monkeypatch, None, "--count", *words, "--print_config", modes=modes) == 0
+    assert from_yaml(capsys.readouterr().out).sample.num_records == 3
+    assert run(monkeypatch, None, "--help", modes=modes) == 0
+    assert "\n  --count                count, and write nothing\n" in capsys.readouterr().out
+    for asked, said in (
+        (("--count", "--look"), "only one of --count, --look can be given, got --count --look"),
+        (("--verify",), "unknown key 'verify'"),
+        (("--count=1",), "unknown key 'count'"),
+    ):
+        assert run(monkeypatch, None, *words, *asked, modes=modes) == 2
+        assert said in capsys.readouterr().err
+    assert run(monkeypatch, None, "--count", modes=modes) == 2
+    assert "sample.output must name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("job", sorted(name for name in os.listdir("jobs") if name.endswith(".py")))
