@@ -4,6 +4,7 @@ Examples:
     python jobs/embed.py --config jobs/configs/sample.yaml
     python jobs/embed.py --config jobs/configs/images.yaml --records.path my_images
     python jobs/embed.py --config jobs/configs/d3.yaml --embed.num_workers 8
+    python jobs/embed.py --config jobs/configs/d3.yaml --verify
 """
 
 from typing import Any
@@ -20,5 +21,16 @@ def work(config: Config) -> dict[str, Any]:
     return run_embedding(config)
 
 
+def verify(config: Config) -> dict[str, Any]:
+    """Read the output back."""
+    from rdd.embedding.verify import verify
+
+    return verify(config)
+
+
+MODES = {
+    "--verify": (verify, "read everything in embed.output back and say whether it is whole; writes nothing"),
+}
+
 if __name__ == "__main__":
-    run_job(EMBED, work, description=__doc__)
+    run_job(EMBED, work, description=__doc__, modes=MODES)

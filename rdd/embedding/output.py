@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 from rdd import storage
 from rdd.config import Config
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
-from rdd.embedding.resume import READ_THREADS, committed_files, read_table
+from rdd.embedding.resume import READ_THREADS, committed_files, hash_of_keys, read_table
 from rdd.embedding.stored import stored_features
 from rdd.encoder_identity import EncoderIdentity
 from rdd.feature_names import TEXTS
+from rdd.hashing import hash_strings
 from rdd.progress import logged
 from rdd.schema import NUM_GENERATED, QUARANTINE, features_schema
 
@@ -52,37 +53,28 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
             f"{output}/data holds {table.num_rows} rows ({len(pc.unique(table['key']))} distinct) for {index.num_rows} "
             f"records, which must not happen; delete {output} and embed again"
         )
-    rejected = table.filter(pc.is_valid(table["reason"])).sort_by([("source", "ascending"), ("row", "ascending")])
-    quarantine = storage.join(output, "quarantine", "quarantine.parquet")
-    storage.write_table(quarantine, rejected.select(QUARANTINE.names).cast(QUARANTINE))
-    counts = pc.value_counts(rejected["reason"].combine_chunks())
-    by_reason = {entry["values"]: entry["counts"] for entry in sorted(counts.to_pylist(), key=lambda entry: entry["values"])}
-    share = rejected.num_rows / table.num_rows
+    quarantine = quarantine_of(output)
+    storage.write_table(quarantine, quarantined(table).sort_by([("source", "ascending"), ("row", "ascending")]))
+    counts = counts_of(table, d3=config.records.kind == "d3")
+    share = counts["records_quarantined"] / table.num_rows
     if share > config.embed.max_quarantined_share:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in by_reason.items())
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts["quarantined"].items())
         raise RuntimeError(
-            f"{rejected.num_rows} of {table.num_rows} records were quarantined ({reasons}), more than "
+            f"{counts['records_quarantined']} of {table.num_rows} records were quarantined ({reasons}), more than "
             f"embed.max_quarantined_share = {config.embed.max_quarantined_share:g}; they are listed in {quarantine}, "
             "and a larger share finishes without embedding again"
         )
-    written = table.filter(pc.is_null(table["reason"]))
-    if not written.num_rows:
+    if not counts["records_written"]:
         raise RuntimeError(f"no record could be embedded; they are listed in {quarantine}")
-    images = pc.sum(pc.list_value_length(written["generators"])).as_py()
     return {
         "id": uuid.uuid4().hex,  # two embeddings of one config are not the same bytes
         "encoder": asdict(encoder),
         "embed_dim": encoder.embed_dim,
         "features": stored_features(config),
         "text": config.embed.text,
-        "records_in": index.num_rows,
-        "records_written": written.num_rows,
-        "records_quarantined": rejected.num_rows,
-        "quarantined": by_reason,
-        "images": images,
-        "generated_images_missing": (1 + NUM_GENERATED) * written.num_rows - images if config.records.kind == "d3" else 0,
+        **counts,
         "repeated_images": repeated_images(table),
-        "prompts_cut": pc.sum(written["prompts_cut"]).as_py(),
+        "keys_hash": hash_of_keys(hash_strings(index["key"].to_pylist())),
         "versions": {name: version(name) for name in ("rdd", "open_clip_torch", "torch", "pillow", "pyarrow", "ray")},
         "config": {name: asdict(getattr(config, name)) for name in ("records", "clip", "embed")},
     }
@@ -95,6 +87,37 @@ def _with_those_beside(table: pa.Table, paths: list[str]) -> pa.Table:
     from rdd.embedding.beside import described_beside  # and with it torch
 
     return pa.concat_tables([table.select(["generators", "content_hashes"]), described_beside(paths)])
+
+
+def quarantine_of(output: str) -> str:
+    """File with the records that were rejected."""
+    return storage.join(output, "quarantine", "quarantine.parquet")
+
+
+def quarantined(table: pa.Table) -> pa.Table:
+    """The rejected ones of some records (:data:`rdd.schema.QUARANTINE`)."""
+    return table.filter(pc.is_valid(table["reason"])).select(QUARANTINE.names).cast(QUARANTINE)
+
+
+def counts_of(table: pa.Table, *, d3: bool) -> dict[str, Any]:
+    """What the manifest counts of some records; the counts of two sets of records add up to those of both.
+
+    Args:
+        table: ``generators``, ``prompts_cut`` and ``reason`` of each.
+        d3: whether each should have a real image and all generated ones of D3.
+    """
+    written = table.filter(pc.is_null(table["reason"]))
+    reasons = pc.value_counts(table["reason"].drop_null()).to_pylist()
+    images = pc.sum(pc.list_value_length(written["generators"])).as_py() or 0
+    return {
+        "records_in": table.num_rows,
+        "records_written": written.num_rows,
+        "records_quarantined": table.num_rows - written.num_rows,
+        "quarantined": {entry["values"]: entry["counts"] for entry in sorted(reasons, key=lambda entry: entry["values"])},
+        "images": images,
+        "generated_images_missing": (1 + NUM_GENERATED) * written.num_rows - images if d3 else 0,
+        "prompts_cut": pc.sum(written["prompts_cut"]).as_py() or 0,
+    }
 
 
 def read_described(files: list[str]) -> dict[str, pa.Table]:

@@ -6,11 +6,13 @@ import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
+import numpy as np
 import pyarrow as pa
 
 from rdd import storage
 from rdd.embedding.stored import Stored
 from rdd.encoder_identity import EncoderIdentity
+from rdd.hashing import sha256_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -45,28 +47,55 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     return storage.read_table(path, columns, way_out="delete the output directory to embed again")
 
 
-def _commits(output: str) -> list[str]:
-    """Ray Data's checkpoint files of committed data files; the name of each is the first part of its data file's name."""
+def commit_of(path: str) -> str:
+    """Name of the commit that a data file belongs to."""
+    return posixpath.basename(path).rsplit("-", 1)[0]
+
+
+def data_files(output: str) -> list[str]:
+    """The files with features of an embedding, finished or not, sorted."""
+    folder = storage.join(output, "data")
+    return [file.path for file in storage.list_files(folder, suffix=".parquet")] if storage.exists(folder) else []
+
+
+def _commits(output: str) -> dict[str, str]:
+    """By name of a commit, Ray Data's checkpoint file of it."""
     folder = storage.join(output, WORK, "checkpoint")
     files = storage.list_files(folder, suffix=".parquet") if storage.exists(folder) else []
-    return [file.path for file in files if not file.path.endswith(".pending.parquet")]
+    named = {posixpath.basename(file.path).removesuffix(".parquet"): file.path for file in files}
+    return {name: path for name, path in named.items() if not name.endswith(".pending")}
 
 
 def committed_keys(output: str) -> pa.Array:
-    """Keys of the records that earlier runs have committed."""
+    """Keys of the records that earlier runs have committed; of a commit whose data file was deleted, none."""
+    there = set(map(commit_of, data_files(output)))
+    paths = [path for name, path in _commits(output).items() if name in there]
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        keys = list(pool.map(lambda path: read_table(path)["key"].combine_chunks(), _commits(output)))
+        keys = list(pool.map(lambda path: read_table(path)["key"].combine_chunks(), paths))
     return pa.concat_arrays(keys) if keys else pa.array([], pa.string())
 
 
+def split_committed(output: str) -> tuple[list[str], list[str]]:
+    """The data files of an embedding that is not finished: those committed, and any other, which a killed run has left."""
+    committed, paths = _commits(output), data_files(output)
+    return [path for path in paths if commit_of(path) in committed], [
+        path for path in paths if commit_of(path) not in committed
+    ]
+
+
 def committed_files(output: str) -> list[str]:
-    """The committed data files; any other, which a killed run has left, is deleted."""
-    names = {posixpath.basename(path).removesuffix(".parquet") for path in _commits(output)}
-    kept = []
-    for file in storage.list_files(storage.join(output, "data"), suffix=".parquet"):
-        if posixpath.basename(file.path).rsplit("-", 1)[0] in names:
-            kept.append(file.path)
-        else:
-            logger.info("deleting %s, which was never committed", file.path)
-            storage.delete_file(file.path)
+    """The committed data files; any other is deleted."""
+    kept, left = split_committed(output)
+    for path in left:
+        logger.info("deleting %s, which was never committed", path)
+        storage.delete_file(path)
     return kept
+
+
+def hash_of_keys(hashes: np.ndarray) -> str:
+    """One hash of a set of keys, whatever their order.
+
+    Args:
+        hashes: ``(n,)`` uint64, of each key (:func:`rdd.hashing.hash_strings`).
+    """
+    return sha256_bytes(np.sort(hashes).astype("<u8").tobytes())

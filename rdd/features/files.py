@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from rdd import storage
 from rdd.features.columns import TEXT, Layout, shape_of
 from rdd.features.index import READ_THREADS, FileIndex, opened, read_index
+from rdd.features.values import lengths_of, not_finite, values_of
 
 _BYTES_AT_A_TIME = 2**18  # of one vector a record, some times as much of its images: copied on while it is in the cache
 
@@ -117,10 +117,6 @@ def copy_columns(
             on_progress(f"{number + 1} of {len(index.files)} files of features")
 
 
-_EXPONENTS = {2: ("<u2", 0x7C00), 4: ("<u4", 0x7F800000)}
-"""By size of a float: the integer to look at it, and its bits that are all set in infinity and NaN, and in no other value."""
-
-
 def _copy_column(path: str, name: str, target: np.ndarray, vectors: np.ndarray) -> tuple[str, int] | None:
     """Lay the values of a binary column end to end, some rows at a time; a rejected row is null and takes no place.
 
@@ -137,7 +133,6 @@ def _copy_column(path: str, name: str, target: np.ndarray, vectors: np.ndarray) 
         RuntimeError: there are more or fewer records.
     """
     flat, start, done, flaw = target.reshape(-1), 0, 0, None
-    bits, exponent = _EXPONENTS[target.dtype.itemsize]
     ends, vector_bytes = np.cumsum(vectors) * target.shape[1], target.shape[1] * target.dtype.itemsize
     at_a_time = max(1, _BYTES_AT_A_TIME // vector_bytes)
     with opened(path) as file:
@@ -145,30 +140,17 @@ def _copy_column(path: str, name: str, target: np.ndarray, vectors: np.ndarray) 
             column = batch.column(0)
             column = column.drop_null() if column.null_count else column  # which copies
             expected = vectors[done : done + len(column)] * vector_bytes
-            lengths = np.diff(_offsets(column))
+            lengths = lengths_of(column)
             if len(lengths) != len(expected):
                 raise RuntimeError(f"{path} holds more {name} than records; embed again")
             if (wrong := lengths != expected).any():
                 place = int(wrong.argmax())
                 return f"{lengths[place]} bytes instead of {expected[place]}", done + place
-            values = _values(column, target.dtype)
+            values = values_of(column, target.dtype)
             flat[start : start + len(values)] = values
-            if flaw is None and (bad := (values.view(bits) & exponent) == exponent).any():
+            if flaw is None and (bad := not_finite(values)).any():
                 flaw = "NaN or infinity", int(np.searchsorted(ends, start + int(bad.argmax()), side="right"))
             start, done = start + len(values), done + len(column)
     if done != len(vectors):
         raise RuntimeError(f"{path} holds {name} of {done} of its {len(vectors)} records; embed again")
     return flaw
-
-
-def _offsets(column: pa.BinaryArray) -> np.ndarray:
-    """``(n + 1,)``: where each value begins, and the last one ends."""
-    return np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column) + 1]
-
-
-def _values(column: pa.BinaryArray, dtype: np.dtype) -> np.ndarray:
-    """The values of a binary column without nulls, without a copy."""
-    offsets = _offsets(column)
-    if not len(offsets) or offsets[-1] == offsets[0]:
-        return np.empty(0, dtype=dtype)
-    return np.frombuffer(column.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]].view(dtype)

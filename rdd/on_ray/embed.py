@@ -29,6 +29,7 @@ from rdd.config.stages import EMBED
 from rdd.data.open import Source, open_source
 from rdd.embedding.decoder import RecordDecoder
 from rdd.embedding.output import finish, parquet_options, summarize
+from rdd.embedding.reopen import has_lost_files, reopen
 from rdd.embedding.resume import WORK, committed_keys, keep_index
 from rdd.embedding.stored import Stored, stored_features
 from rdd.encoder_identity import EncoderIdentity
@@ -48,6 +49,8 @@ STEPS = ("read", "decode", "encode")
 def run_embedding(config: Config) -> dict[str, Any]:
     """Embed the records of a config; started again, it goes on; finished, it says what there is.
 
+    A finished embedding that has lost a file goes on as well.
+
     Returns:
         ``output``, ``records_in``, ``records_written``, ``records_quarantined``, ``quarantined`` by reason, ``images``.
 
@@ -56,7 +59,8 @@ def run_embedding(config: Config) -> dict[str, Any]:
         RuntimeError: the work failed, stalled, or more than ``embed.max_quarantined_share`` was quarantined.
     """
     output = storage.absolute(config.embed.output)
-    if (manifest := finished(EMBED, config)) is not None:  # needs neither records nor weights, which may be gone
+    manifest = finished(EMBED, config)
+    if manifest is not None and not has_lost_files(output, manifest):  # needs neither records nor weights, which may be gone
         return summarize(output, manifest)
     request, embed = config, config.embed
     config = replace(config, clip=replace(config.clip, pretrained=located(config.clip.pretrained)))
@@ -88,6 +92,7 @@ def _embed(
     """
     output = storage.absolute(config.embed.output)
     with begun(EMBED, request) as stage:
+        reopen(index, output)
         keep_index(index, encoder, features, output)
         _embed_missing(config, source, index, output, encoder)
         manifest = finish(config, index, output, encoder)

@@ -73,13 +73,15 @@ def test_resuming_and_finishing_leave_the_features_unread(server: S3Server, tmp_
     output = f"{server.bucket}/features"
     for file in Path(local).rglob("*.*"):
         storage.write_bytes(f"{output}/{file.relative_to(local)}", file.read_bytes())
+    begun = f"{server.bucket}/begun"
     for number in range(40):
         keys = pa.table({"key": [f"k{number}-{row}" for row in range(100)]})
-        storage.write_table(f"{output}/{WORK}/checkpoint/{number:06d}.parquet", keys)
+        storage.write_table(f"{begun}/{WORK}/checkpoint/{number:06d}.parquet", keys)
+        storage.write_bytes(f"{begun}/data/{number:06d}-0.parquet", b"of which only the name is read")
     server.counts()
-    assert len(committed_keys(output)) == 4_000
+    assert len(committed_keys(begun)) == 4_000
     commits = server.counts()
-    assert len(commits.requests) <= 2 * 40 + 6  # its size and its bytes, and the listing
+    assert len(commits.requests) <= 2 * 40 + 12  # its size and its bytes, and two listings
     assert commits.bytes_read < 40 * 4_000
 
     files = [file.path for file in storage.list_files(f"{output}/data")]
