@@ -9,7 +9,7 @@ import posixpath
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -94,11 +94,28 @@ def list_files(path: str, *, suffix: str = "") -> list[File]:
     files = [
         File(scheme + info.path, info.size, info.mtime_ns or 0)
         for info in infos
-        if info.type == pafs.FileType.File
-        and info.path.endswith(suffix)
-        and not any(part.startswith(".") for part in posixpath.relpath(info.path, root).split("/"))
+        if info.type == pafs.FileType.File and info.path.endswith(suffix) and not is_hidden(posixpath.relpath(info.path, root))
     ]
     return sorted(files, key=lambda file: file.path)
+
+
+def file_at(path: str) -> File | None:
+    """What a listing says of one file; None where there is none, or something else."""
+    fs, inner = filesystem(path)
+    info = fs.get_file_info(inner)
+    return File(path, info.size, info.mtime_ns or 0) if info.type == pafs.FileType.File else None
+
+
+def kind_of(path: str) -> Literal["file", "directory", "nothing"]:
+    """What there is at a path."""
+    fs, inner = filesystem(path)
+    kind = fs.get_file_info(inner).type
+    return "directory" if kind == pafs.FileType.Directory else "nothing" if kind == pafs.FileType.NotFound else "file"
+
+
+def is_hidden(below: str) -> bool:
+    """Whether a part of a path below a directory begins with a dot."""
+    return any(part.startswith(".") for part in below.split("/"))
 
 
 def exists(path: str) -> bool:

@@ -47,12 +47,13 @@ class RecordsConfig:
     kind: Literal["d3", "folder", "manifest"] = "d3"
     """d3: ELSA_D3's Parquet; folder: real/ and fake/<generator>/; manifest: a table of path or bytes, label, generator."""
     path: str = ""
-    """Directory of Parquet files, image folder or manifest file; local or s3://."""
+    """Image folder or manifest file; of D3 a directory of Parquet files, a wildcard such as 's3://bucket/d3/*/part-0*.parquet',
+    or a list of files that ends in .txt. Local or s3://."""
     root: str = ""
     """Folder below which every image file must lie, where links lead to as well; by default the image folder, or that of the
     manifest. 'any' reads files wherever a manifest or a link names them."""
     real_images: str = ""
-    """Directory of Parquet with the real image of each D3 record; kind d3 only."""
+    """Parquet with the real image of each D3 record: a directory, a wildcard or a list, as records.path; kind d3 only."""
     max_pixels: int = 64_000_000
     """Largest width x height that is decoded, at most Pillow's own limit; larger images are quarantined."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rdd import storage
+from rdd.data.file_sets import parquet_files
 from rdd.data.index import make_index, mark_bad_ids
 from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_rows, rows_of
 from rdd.data.real_images import RealImages
@@ -27,12 +27,12 @@ class D3Source:
     """Records of ELSA_D3 with the real image of each.
 
     Args:
-        path: directory of Parquet files with D3's schema, local or on S3.
-        real_images: directory of Parquet files of real images (``schema.REAL_IMAGES``).
+        path: Parquet files with D3's schema, local or on S3, as :func:`rdd.data.file_sets.parquet_files` takes them.
+        real_images: Parquet files of real images (``schema.REAL_IMAGES``), likewise.
         require_all_generated: reject a record that lacks one of its generated images; else it is kept with those that it has.
 
     Raises:
-        ValueError: a path is missing, holds no Parquet, or its columns are missing or of another type.
+        ValueError: a path names no Parquet file, or columns are missing or of another type.
     """
 
     has_text = True
@@ -41,28 +41,26 @@ class D3Source:
     def __init__(self, path: str, real_images: str, *, require_all_generated: bool = False) -> None:
         if not real_images:
             raise ValueError("records.real_images must name the table of real images, since D3 has only their addresses")
-        self._files = [file.path for file in storage.list_files(path, suffix=".parquet")]
-        if not self._files:
-            raise ValueError(f"no Parquet file below {path}")
-        self._root = path.rstrip("/")
+        self._path, self._named = path, parquet_files(path)
         self.reader = D3Reader(RealImages(real_images), require_all_generated)
 
     def index(self) -> pa.Table:
         """One row a row of D3, from a pass over the id column alone."""
+        files = [named.file.path for named in self._named]
         with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-            read = logged(pool.map(_checked_ids, self._files), total=len(self._files), what="files of records")
+            read = logged(pool.map(_checked_ids, files), total=len(files), what="files of records")
             ids_of_files, unreadable_of_files = zip(*read, strict=True)
         record_ids = [record_id for ids in ids_of_files for record_id in ids]
-        places = [(file, row) for file, ids in zip(self._files, ids_of_files, strict=True) for row in range(len(ids))]
+        places = [(file, row) for file, ids in zip(files, ids_of_files, strict=True) for row in range(len(ids))]
         unreadable = {
-            (file, row): why for file, rows in zip(self._files, unreadable_of_files, strict=True) for row, why in rows.items()
+            (file, row): why for file, rows in zip(files, unreadable_of_files, strict=True) for row, why in rows.items()
         }
         if not places:
-            raise ValueError(f"the Parquet files below {self._root} hold no record")
-        prefix = len(storage.absolute(self._root)) + 1
+            raise ValueError(f"the {len(files)} Parquet files of {self._path} hold no record")
+        name_of = {named.file.path: named.name for named in self._named}
         return make_index(
             {
-                "key": [f"{file[prefix:]}#{row}" for file, row in places],
+                "key": [f"{name_of[file]}#{row}" for file, row in places],
                 "source": [file for file, _ in places],
                 "row": [row for _, row in places],
                 "rows": [[row] for _, row in places],

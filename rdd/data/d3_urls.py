@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rdd import storage
+from rdd.data.file_sets import parquet_files
 from rdd.data.index import mark_bad_ids
 from rdd.data.outcomes import SAME_URL
 from rdd.data.parquet_rows import check_columns, open_parquet, read_rows, read_schema
@@ -24,15 +25,12 @@ _READING_THREADS = 16  # a footer and some columns a file: latency of S3, not ba
 
 
 def list_records(path: str) -> list[storage.File]:
-    """The Parquet files of records.
+    """The Parquet files of records that a path names, see :func:`rdd.data.file_sets.parquet_files`.
 
     Raises:
-        ValueError: there is no such directory, or no Parquet in it.
+        ValueError: it names none.
     """
-    files = storage.list_files(path, suffix=".parquet")
-    if not files:
-        raise ValueError(f"no Parquet file below {path}")
-    return files
+    return [named.file for named in parquet_files(path)]
 
 
 def read_addresses(files: Sequence[storage.File], excluded: frozenset[str]) -> pa.Table:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from rdd import storage
+from rdd.data.file_sets import names_many
 from rdd.hashing import sha256_bytes
 from rdd.progress import logged
 
@@ -43,11 +44,13 @@ def bring_records(dataset: str, pattern: str, path: str) -> int:
         How many files were brought.
 
     Raises:
-        ValueError: the hub has no such data set, or it has no such file.
+        ValueError: the path is no directory, the hub has no such data set, or it has no such file.
         RuntimeError: no hub is in reach, or it failed half-way.
     """
     from huggingface_hub import constants, errors  # takes half a second, and few runs need it
 
+    if names_many(path):
+        raise ValueError(f"records.path must be a directory, into which fetch.hub brings files, got {path}")
     way_out = (
         f"bring its Parquet into {path} by other means and leave fetch.hub empty, e.g. by "
         f"'hf download {dataset} --repo-type dataset --include \"{pattern}\" --local-dir DIR' on a machine that reaches one"

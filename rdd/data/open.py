@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from rdd.config import RecordsConfig
 from rdd.data.d3 import D3Source
+from rdd.data.file_sets import names_many
 from rdd.data.folder import FolderSource
 from rdd.data.manifest import ManifestSource
 from rdd.data.records import Reader
@@ -43,10 +44,16 @@ def open_source(config: RecordsConfig, *, require_all_generated: bool = False) -
         require_all_generated: of D3, reject a record that lacks one of its generated images.
 
     Raises:
-        ValueError: ``records.path`` is not given or does not exist.
+        ValueError: ``records.path`` is not given, does not exist, or names many files where the kind takes one place.
     """
     if not config.path:
         raise ValueError("records.path must name the records to embed, got nothing")
+    if config.kind != "d3" and names_many(config.path):
+        one = "one table" if config.kind == "manifest" else "one folder"
+        raise ValueError(
+            f"records.path must be {one} when records.kind is {config.kind}, got {config.path}; "
+            "a manifest may name images of several places"
+        )
     if config.kind == "d3":
         return D3Source(config.path, config.real_images, require_all_generated=require_all_generated)
     if config.kind == "folder":

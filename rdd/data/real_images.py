@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from rdd import storage
+from rdd.data.file_sets import parquet_files
 from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_group
 from rdd.hashing import hash_strings
 from rdd.progress import logged
@@ -25,23 +25,20 @@ class RealImages:
     for the ids of a batch. Tables in the order of the records, as fetch and sample write them, are read from front to back.
 
     Args:
-        path: directory of Parquet files (``schema.REAL_IMAGES``).
+        path: Parquet files (``schema.REAL_IMAGES``), as :func:`rdd.data.file_sets.parquet_files` takes them.
 
     Raises:
         ValueError: there are no such files, or columns are missing or of another type.
     """
 
     def __init__(self, path: str) -> None:
-        files = storage.list_files(path, suffix=".parquet")
-        if not files:
-            raise ValueError(f"no Parquet file of real images below {path}")
-        self._paths = [file.path for file in files]
+        self._paths = [named.file.path for named in parquet_files(path, what=" of real images")]
         self._groups: list[tuple[int, int]] = []  # (file, row group)
         ids: list[str] = []
         group_of: list[np.ndarray] = []
         with ThreadPoolExecutor(_LISTING_THREADS) as pool:
             read = pool.map(_ids_by_row_group, self._paths)
-            ids_of_files = list(logged(read, total=len(files), what="files of real images"))
+            ids_of_files = list(logged(read, total=len(self._paths), what="files of real images"))
         for number, ids_of_groups in enumerate(ids_of_files):
             for group, names in enumerate(ids_of_groups):
                 group_of.append(np.full(len(names), len(self._groups), dtype=np.int64))

@@ -149,3 +149,6 @@ def test_no_such_files_or_data_set_is_a_wrong_request(hub, tmp_path: Path) -> No
         said
         == "ValueError: fetch.hub_files must name files of elsaEU/ELSA_D3, got data/test-*, which none of its files is like"
     )
+    for path in ("data/*", "list.txt"):
+        said = bring(hub.address, str(tmp_path / path), tmp_path)
+        assert said == f"ValueError: records.path must be a directory, into which fetch.hub brings files, got {tmp_path / path}"
