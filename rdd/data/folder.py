@@ -3,6 +3,7 @@
 import logging
 import os
 import posixpath
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -14,6 +15,41 @@ from rdd.schema import REAL
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """The images of a folder."""
+
+    root: str
+    """The folder."""
+    names: list[str]
+    """Paths below it of its images, by their ending, sorted."""
+    files: int
+    """How many files there are, with those that are no images."""
+
+
+def list_images(path: str, root: str = "") -> FolderImages:
+    """The images below a folder, local or on S3, but for hidden ones.
+
+    A link to a folder is followed only to where records may lie, and not where it leads back into the set.
+
+    Args:
+        path: the folder.
+        root: folder that links must lead into; ``any`` for everywhere, by default ``path``.
+
+    Raises:
+        ValueError: there is no such folder, or a link to a folder elsewhere.
+    """
+    folder = storage.absolute(path)
+    if storage.is_remote(path):
+        files = [file.path for file in storage.list_files(path)]
+    elif os.path.isdir(folder):
+        files = _local_files(folder, root or folder)
+    else:
+        raise ValueError(f"no directory at {path}")
+    names = [file[len(folder) + 1 :] for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
+    return FolderImages(folder, names, len(files))
 
 
 class FolderSource:
@@ -31,19 +67,13 @@ class FolderSource:
     """
 
     def __init__(self, path: str, root: str = "") -> None:
-        self._root = storage.absolute(path)
+        images = list_images(path, root)
+        self._root, names = images.root, images.names
         self.reader = FileReader(root or self._root)
-        if storage.is_remote(path):
-            files = [file.path for file in storage.list_files(path)]
-        elif os.path.isdir(self._root):
-            files = _local_files(self._root, self.reader.root)
-        else:
-            raise ValueError(f"no directory at {path}")
-        names = [file[len(self._root) + 1 :] for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
         self._names = [name for name in names if name.split("/")[0] in ("real", "fake")]
         if not self._names:
             raise ValueError(f"no image below real/ or fake/<generator>/ in {path}")
-        if left_out := len(files) - len(self._names):
+        if left_out := images.files - len(self._names):
             logger.info("%d files of %s are left out: outside real/ and fake/, or no images by their ending", left_out, path)
         if any(name.startswith(f"fake/{REAL}/") for name in self._names):
             raise ValueError(f"{path}/fake/{REAL} must have another name, since {REAL!r} names what is not generated")
@@ -57,7 +87,7 @@ class FolderSource:
     def index(self) -> pa.Table:
         """One row an image, sorted by path."""
         generators = [REAL if name.startswith("real/") else name.split("/")[1] for name in self._names]
-        shown = [_printable(name) for name in self._names]
+        shown = [printable(name) for name in self._names]
         odd = [name != here for name, here in zip(self._names, shown, strict=True)]
         return make_index(
             {
@@ -67,7 +97,7 @@ class FolderSource:
                 "rows": [[row] for row in range(len(self._names))],
                 "record_id": shown,
                 "paths": [[posixpath.join(self._root, name)] for name in shown],
-                "generators": [[_printable(generator)] for generator in generators],
+                "generators": [[printable(generator)] for generator in generators],
                 "stage": ["index" if is_odd else None for is_odd in odd],
                 "reason": ["name_not_utf8" if is_odd else None for is_odd in odd],
                 "detail": ["rename the file" if is_odd else None for is_odd in odd],
@@ -75,7 +105,7 @@ class FolderSource:
         )
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """The name as it can be written everywhere: each byte that is no UTF-8 as its number in hexadecimal."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from rdd.config import RecordsConfig
 from rdd.data.d3 import D3Source
+from rdd.data.d3_test import D3TestSource
 from rdd.data.file_sets import names_many
 from rdd.data.folder import FolderSource
 from rdd.data.manifest import ManifestSource
@@ -58,4 +59,6 @@ def open_source(config: RecordsConfig, *, require_all_generated: bool = False) -
         return D3Source(config.path, config.real_images, require_all_generated=require_all_generated)
     if config.kind == "folder":
         return FolderSource(config.path, config.root)
+    if config.kind == "d3_test":
+        return D3TestSource(config.path, config.root)
     return ManifestSource(config.path, config.root)

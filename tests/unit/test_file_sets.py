@@ -159,3 +159,14 @@ def test_wildcards_and_lists_on_s3_beside_local_files(server: S3Server, d3: Path
         parquet_files(f"{bucket}/d3/some.txt")
     with pytest.raises(ValueError, match="no Parquet file is like"):
         parquet_files(f"{bucket}/d3/*/part-9*.parquet")
+
+
+def test_d3s_validation_files_are_a_source_of_their_own_beside_its_training_files(d3: Path) -> None:
+    write(
+        f"{d3}/data", *[f"{part}-0000{number}-of-00002-ab.parquet" for part in ("train", "validation") for number in range(2)]
+    )
+    index = D3Source(f"{d3}/data/validation-*", f"{d3}/real").index()
+    assert index["key"].to_pylist() == [
+        f"validation-0000{number}-of-00002-ab.parquet#{row}" for number in (0, 1) for row in (0, 1)
+    ]
+    assert index["reason"].null_count == index.num_rows == 4
