@@ -136,6 +136,9 @@ class EmbedConfig:
     and features.path then names all."""
     text: bool = True
     """Embed the prompts too; False for weights without a text tower."""
+    limit: int = 0
+    """Embed the first records of the source alone, so many; 0 for all. Another limit is another result and wants another
+    embed.output."""
     num_workers: int = 1
     """CLIP actors at most, at least 1."""
     min_workers: int = 0
@@ -163,6 +166,7 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         once = len(set(self.beside)) == len(self.beside) and not {"", self.output}.intersection(self.beside)
         check(once, "embed.beside", "name other directories than embed.output, each once", self.beside)
+        check(self.limit >= 0, "embed.limit", "be at least 0", self.limit)
         check(self.num_workers >= 1, "embed.num_workers", "be at least 1", self.num_workers)
         check(self.cpus_per_worker >= 0, "embed.cpus_per_worker", "be at least 0", self.cpus_per_worker)
         check(self.gpus_per_worker >= 0, "embed.gpus_per_worker", "be at least 0", self.gpus_per_worker)

@@ -53,6 +53,7 @@ ADDED: Mapping[str, Any] = {
     "features.inputs": [PROJECTED],
     "embed.require_all_generated": False,
     "embed.beside": [],
+    "embed.limit": 0,
 }
 """Settings that came later, with what they were in a directory whose ``config.yaml`` lacks them, so that it is gone on with."""
 

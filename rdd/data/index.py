@@ -14,6 +14,11 @@ def make_index(columns: dict[str, Any]) -> pa.Table:
     return pa.table({field.name: columns.get(field.name, pa.nulls(rows, field.type)) for field in INDEX}, schema=INDEX)
 
 
+def first_records(index: pa.Table, limit: int) -> pa.Table:
+    """The first records of an index, those already rejected among them; all where the limit is 0."""
+    return index.slice(0, limit) if limit else index
+
+
 def mark_bad_ids(record_ids: list[str | None], unreadable: list[str | None]) -> dict[str, list[str | None]]:
     """Rejection columns for ids that are null or can not be read, and for every id but its first.
 

@@ -26,6 +26,7 @@ from rdd import storage
 from rdd.clip_weights import check_tower_for_text, located
 from rdd.config import ClipConfig, Config
 from rdd.config.stages import EMBED
+from rdd.data.index import first_records
 from rdd.data.open import Source, open_source
 from rdd.embedding.decoder import RecordDecoder
 from rdd.embedding.output import finish, parquet_options, summarize
@@ -107,7 +108,7 @@ def _embed(
 def _to_embed(config: Config, source: Source) -> tuple[Config, pa.Table]:
     """The records to embed; beside other feature sets those with something that these lack, and the config with that alone."""
     logger.info("reading the ids of the records")
-    index = source.index()
+    index = first_records(source.index(), config.embed.limit)
     if not config.embed.beside:
         return config, index
     from rdd.embedding.beside import missing_beside  # and with it torch

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from rdd.config import Config
 from rdd.config.parse import override
+from rdd.data.open import open_source
 from rdd.features import FeatureTable
 from rdd.on_ray import embed
 from rdd.on_ray.embed import run_embedding
@@ -184,6 +185,21 @@ def test_records_that_changed_in_between_are_noticed(ray_session, config: Config
     pq.write_table(table.slice(1), tmp_path / "spoiled" / "train.parquet")
     with pytest.raises(RuntimeError, match="the records have changed"):
         run_embedding(config)
+
+
+def test_a_limit_embeds_the_first_records_and_is_remembered(ray_session, config: Config, tmp_path: Path) -> None:
+    first = override(config, {"embed.limit": 7, "embed.text": False})
+    summary = run_embedding(first)
+    assert (summary["records_in"], summary["records_written"], summary["images"]) == (7, 7, 35)
+    expected = open_source(config.records).index()["key"].to_pylist()[:7]
+    assert keys_in(Path(config.embed.output)) == sorted(expected)
+    assert run_embedding(first) == summary
+    with pytest.raises(ValueError, match=r"embed\.limit \(7 there, 0 now\); choose another output or delete it"):
+        run_embedding(override(first, {"embed.limit": 0}))
+    place = tmp_path / "features" / "config.yaml"
+    place.write_text(place.read_text().replace("  limit: 7\n", ""))  # as an earlier version, which had all of them
+    with pytest.raises(ValueError, match=r"embed\.limit \(0 there, 7 now\)"):
+        run_embedding(first)
 
 
 def test_wrong_requests_are_refused_before_any_work(ray_session, config: Config, tmp_path: Path) -> None:

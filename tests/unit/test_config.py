@@ -63,6 +63,7 @@ BOUNDS = [  # leaf, values inside, values outside
     ("clip.model", ["x"], [""]),
     ("clip.pretrained", ["x"], [""]),
     ("clip.precision", ["bf16"], ["fp16", "fp8"]),
+    ("embed.limit", [0, 1], [-1]),
     ("embed.num_workers", [1], [0]),
     ("embed.cpus_per_worker", [0.0], [-0.1, NAN]),
     ("embed.gpus_per_worker", [0.0], [-0.1, NAN]),
