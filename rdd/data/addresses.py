@@ -75,6 +75,7 @@ def guarded_sockets(*, allow_loopback: bool = False) -> Callable[[AddressInfo], 
     return make_socket
 
 
+@lru_cache(maxsize=2**16)
 def is_odd_notation(host: str) -> bool:
     """Whether a host is a number that is not written as an address: ``0x7f.1``, ``2130706433``, ``0177.0.0.1``.
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import errno
+import gc
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,16 @@ def fetch(
             return await asyncio.gather(*(fetcher.fetch(url) for url in urls))
 
     return asyncio.run(all_of_them())
+
+
+def test_the_search_for_cycles_is_rarer_while_a_fetcher_is_open() -> None:
+    async def seen() -> tuple[int, ...]:
+        async with open_fetcher(CONFIG, BlockList(), NoLimit()):
+            return gc.get_threshold()
+
+    before = gc.get_threshold()
+    assert asyncio.run(seen()) == (10_000, *before[1:])
+    assert gc.get_threshold() == before
 
 
 FAULTS = {
