@@ -6,55 +6,32 @@ its scaling and normalisation where the model is.
 
 import contextlib
 import logging
-import os
 import pickle
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms import Normalize
 
-from rdd.clip_models import image_feature_widths, model_config
+from rdd.clip_identity import described
+from rdd.clip_models import image_feature_widths, model_config, preprocessing_of
 from rdd.clip_tower import ImageTower
-from rdd.clip_weights import (
-    RANDOM,
-    activation_of_tag,
-    check_activation,
-    image_only,
-    known_activations,
-    tensor_names,
-    weights_path,
-)
+from rdd.clip_weights import RANDOM, checked_weights, image_only, tensor_shapes
 from rdd.config import ClipConfig
-from rdd.encoder_identity import EncoderIdentity
 from rdd.feature_names import PROJECTED, TEXT_ORIGINAL
-from rdd.hashing import sha256_bytes, sha256_file
+from rdd.hashing import sha256_bytes
 from rdd.preprocessing import Preprocessor
 from rdd.tokens import PromptTokenizer
 
 logger = logging.getLogger(__name__)
 
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # pixels are views of what Arrow holds
-
-
-def preprocessor_of(model: str, pretrained: str) -> Preprocessor:
-    """open_clip's inference preprocessing of a model.
-
-    Args:
-        model: open_clip's model name, or ``local-dir:`` and a folder with an ``open_clip_config.json``.
-        pretrained: tag, file or 'random'; tags bring their own mean, interpolation and resize mode.
-    """
-    config = asdict(PreprocessCfg())
-    config["size"] = model_config(model)["vision_cfg"]["image_size"]
-    return Preprocessor(merge_preprocess_dict(config, open_clip.get_pretrained_cfg(model, pretrained)))
 
 
 class ClipEncoder:
@@ -89,18 +66,8 @@ class ClipEncoder:
     ) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise RuntimeError("clip.device is cuda but torch sees no GPU here; set clip.device to cpu or run where one is")
-        config = model_config(model)
-        quick_gelu = bool(config.get("quick_gelu", False))
-        path, digest = None, ""
-        if pretrained != RANDOM:
-            tag_activation = activation_of_tag(model, pretrained)
-            if tag_activation is not None:  # checked before a download of gigabytes
-                check_activation(model, quick_gelu, pretrained, tag_activation)
-            path = weights_path(model, pretrained)
-            digest = sha256_file(path)
-            if tag_activation is None:
-                known = known_activations()
-                check_activation(model, quick_gelu, pretrained, known.get(digest, known.get(digest[:8])))
+        model_config(model)  # refuses an unknown one
+        path, digest = (None, "") if pretrained == RANDOM else checked_weights(model, pretrained)
         network, has_text = _build(model, path, precision, seed)
         self._tower = ImageTower(network.visual.to(device), channels_last=channels_last, compiled=compile)
         self._network = network.to(device).eval() if has_text else None
@@ -108,18 +75,10 @@ class ClipEncoder:
         self._device, self._normalize = torch.device(device), normalize
         self._copies = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self.preprocessor = preprocessor_of(model, pretrained)
+        self.preprocessor = Preprocessor(preprocessing_of(model, pretrained))
         self._scale = Normalize(self.preprocessor.config["mean"], self.preprocessor.config["std"])
-        self.identity = EncoderIdentity(
-            model=model,
-            pretrained=os.path.basename(pretrained),
-            weights_sha256=digest or _hash_tensors(network if precision == "fp32" else _build(model, None, "fp32", seed)[0]),
-            embed_dim=config["embed_dim"],
-            quick_gelu=quick_gelu,
-            normalized=normalize,
-            has_text=has_text,
-            preprocessing=self.preprocessor.config,
-        )
+        digest = digest or _hash_tensors(network if precision == "fp32" else _build(model, None, "fp32", seed)[0])
+        self.identity = described(model, pretrained, digest, normalize=normalize, has_text=has_text)
 
     @classmethod
     def from_config(cls, config: ClipConfig) -> "ClipEncoder":
@@ -302,7 +261,7 @@ def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any
         if not path.endswith(".safetensors"):
             open_clip.load_checkpoint(network, path, weights_only=True)
             return network, True
-        if not image_only(tensor_names(path)):
+        if not image_only(tensor_shapes(path)):
             open_clip.load_checkpoint(network, path)
             return network, True
         state = load_file(path)

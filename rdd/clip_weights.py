@@ -1,18 +1,20 @@
 """CLIP weights by tag, file and hash: where they lie on this machine, and which activation they were trained with.
 
-open_clip, and torch with it, is imported only where a tag is looked up: the driver of an embedding needs neither.
+open_clip, and torch with it, is imported only where weights are downloaded.
 """
 
 import logging
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cache
 
 from safetensors import SafetensorError, safe_open
 
+from rdd.clip_models import model_config, weights_table
 from rdd.config import ClipConfig
+from rdd.hashing import sha256_file
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,25 @@ def weights_path(model: str, pretrained: str) -> str:
     return hub_file(model, pretrained)
 
 
+def checked_weights(model: str, pretrained: str) -> tuple[str, str]:
+    """Local file of weights, and its SHA-256.
+
+    Raises:
+        ValueError: there is no such file or tag, or they were trained with another activation than the model runs with.
+        RuntimeError: the tag's weights are not here and no hub is in reach.
+    """
+    quick_gelu = bool(model_config(model).get("quick_gelu", False))
+    of_tag = activation_of_tag(model, pretrained)
+    if of_tag is not None:  # checked before a download of gigabytes
+        check_activation(model, quick_gelu, pretrained, of_tag)
+    path = weights_path(model, pretrained)
+    digest = sha256_file(path)
+    if of_tag is None:
+        known = known_activations()
+        check_activation(model, quick_gelu, pretrained, known.get(digest, known.get(digest[:8])))
+    return path, digest
+
+
 def check_tower_for_text(config: ClipConfig) -> None:
     """Refuse weights that hold an image tower alone, before any work starts.
 
@@ -59,7 +80,7 @@ def check_tower_for_text(config: ClipConfig) -> None:
     if config.pretrained == RANDOM:
         return
     path = weights_path(config.model, config.pretrained)
-    if path.endswith(".safetensors") and image_only(tensor_names(path)):
+    if path.endswith(".safetensors") and image_only(tensor_shapes(path)):
         raise ValueError(f"{config.pretrained} holds an image tower alone, so embed.text must be false")
 
 
@@ -71,11 +92,10 @@ def hub_file(model: str, tag: str) -> str:
         RuntimeError: no model hub is in reach; said within seconds.
     """
     import huggingface_hub
-    import open_clip
 
-    pretrained = open_clip.get_pretrained_cfg(model, tag)
+    pretrained = weights_table().get_pretrained_cfg(model, tag)
     if not pretrained:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        tags = ", ".join(weights_table().list_pretrained_tags_by_model(model)) or "none"
         raise ValueError(f"open_clip has no weights {tag!r} for {model}, its tags are: {tags}; or give a local file")
     repository, name = os.path.split(pretrained.get("hf_hub", ""))
     names = (os.path.splitext(name)[0] + ".safetensors", name) if name else _HUB_NAMES
@@ -85,6 +105,8 @@ def hub_file(model: str, tag: str) -> str:
             return cached
     address = huggingface_hub.constants.ENDPOINT if repository else pretrained["url"]
     _probe(address, f"weights {tag!r} for {model}")
+    import open_clip
+
     logger.info("downloading the weights %s of %s", tag, model)
     return open_clip.download_pretrained(pretrained)
 
@@ -102,20 +124,20 @@ def _probe(address: str, what: str) -> None:
         ) from error
 
 
-def tensor_names(path: str) -> list[str]:
-    """Names of the tensors of a safetensors file.
+def tensor_shapes(path: str) -> dict[str, list[int]]:
+    """Names and shapes of the tensors of a safetensors file.
 
     Raises:
         ValueError: it is no such file.
     """
     try:
         with safe_open(path, framework="np") as file:
-            return list(file.keys())
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
-def image_only(names: Sequence[str]) -> bool:
+def image_only(names: Iterable[str]) -> bool:
     """Whether tensors of these names make an image tower alone."""
     return all(name.startswith("visual.") for name in names)
 
@@ -135,20 +157,16 @@ def check_activation(model: str, quick_gelu: bool, pretrained: str, trained_with
 
 def activation_of_tag(model: str, tag: str) -> bool | None:
     """True where a tag's weights want QuickGELU; None where open_clip does not say."""
-    import open_clip
-
-    pretrained = open_clip.get_pretrained_cfg(model, tag)
+    pretrained = weights_table().get_pretrained_cfg(model, tag)
     return True if pretrained.get("quick_gelu", False) else None
 
 
 @cache
 def known_activations() -> dict[str, bool]:
     """Whether weights want QuickGELU, by their SHA-256 (or its first 8 digits, where open_clip pins no more)."""
-    import open_clip
-
     known = {TOWER_SHA256: True}
-    for model, tag in open_clip.list_pretrained():
-        config = open_clip.get_pretrained_cfg(model, tag)
+    for model, tag in weights_table().list_pretrained():
+        config = weights_table().get_pretrained_cfg(model, tag)
         parts = config.get("url", "").split("/")
         if "openaipublic" in config.get("url", ""):
             known[parts[-2]] = bool(config.get("quick_gelu", False))

@@ -140,7 +140,7 @@ EMBED = Stage(
     name="embed",
     sections=("embed", "records", "clip"),
     also_reads=("tracking", "cluster"),
-    in_help=("embed", "records", "clip"),
+    in_help=("embed", "records"),
     required={"embed.output": "the directory to write"},
     may_change=frozenset(  # they do not change a feature beyond rounding
         {

@@ -4,7 +4,8 @@ How it restarts. The index (a pass over the ids alone) names every record by a k
 checkpoint commits each written file in two phases, with the keys in it. A started-again run reads the committed keys on the
 driver and makes tasks for the others only, so that nothing done is read again.
 
-Tasks that read, decode and write import neither torch nor open_clip; the driver does so beside the start of Ray.
+Tasks that read, decode and write import neither torch nor open_clip, and nor does the driver where the files of the weights
+tell which encoder they are.
 """
 
 import errno
@@ -23,6 +24,7 @@ import pyarrow.compute as pc
 import ray
 
 from rdd import storage
+from rdd.clip_identity import identity_of_files
 from rdd.clip_weights import check_tower_for_text, located
 from rdd.config import ClipConfig, Config
 from rdd.config.stages import EMBED
@@ -173,16 +175,20 @@ def _sizes(config: Config, source: Source, missing: pa.Table, encoder: EncoderId
 
 
 def _encoder_of(config: Config) -> tuple[EncoderIdentity, Stored]:
-    """Load the encoder once beside the start of Ray, so that a wrong request fails before any work."""
-    from rdd.clip import ClipEncoder  # and with it torch, which takes seconds
-
+    """Which encoder it is, found out beside the start of Ray, so that a wrong request fails before any work."""
     features = stored_features(config)  # refuses blocks that the model has not
-    encoder = ClipEncoder.from_config(replace(config.clip, device="cpu", precision="fp32", compile=False)).identity
+    encoder = identity_of_files(config.clip) or _loaded_identity(config.clip)
     if config.embed.beside:
         from rdd.embedding.beside import check_same_encoder
 
         check_same_encoder(config, encoder)
     return encoder, features
+
+
+def _loaded_identity(clip: ClipConfig) -> EncoderIdentity:
+    from rdd.clip import ClipEncoder  # and with it torch, which takes seconds
+
+    return ClipEncoder.from_config(replace(clip, device="cpu", precision="fp32", compile=False)).identity
 
 
 def _write(

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 from rdd import storage
-from rdd.clip import ClipEncoder, Launched, preprocessor_of
+from rdd.clip import ClipEncoder, Launched
+from rdd.clip_models import preprocessing_of
 from rdd.config import ClipConfig
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
 from rdd.embedding.decoder import RecordDecoder
 from rdd.embedding.encoder import RecordEncoder
+from rdd.preprocessing import Preprocessor
 from rdd.schema import DECODED, RAW, features_schema
 from rdd.tokens import PromptTokenizer
 
@@ -34,7 +36,7 @@ def raw(*rows: dict) -> pa.Table:
 def embed(config: ClipConfig, table: pa.Table, *, text: bool = True) -> tuple[list[dict], list]:
     told = []
     decoder = RecordDecoder(
-        preprocessor_of(config.model, config.pretrained),
+        Preprocessor(preprocessing_of(config.model, config.pretrained)),
         PromptTokenizer(config.model) if text else None,
         max_pixels=10_000,
         progress=lambda *words: told.append(words),

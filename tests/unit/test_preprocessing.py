@@ -12,7 +12,6 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from rdd.clip import preprocessor_of
 from rdd.preprocessing import Preprocessor
 
 SIZES = ((50, 70), (33, 32), (32, 32), (31, 17), (90, 64), (301, 40), (5, 7))
@@ -45,10 +44,6 @@ def test_pixels_are_open_clips(changes: dict[str, Any]) -> None:
         expected = (theirs(picture) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(preprocessor.pixels(picture), expected, err_msg=f"{picture.mode} {picture.size}")
         np.testing.assert_array_equal(travelled.pixels(picture), expected)
-
-
-def test_a_tag_brings_its_own_config() -> None:
-    assert preprocessor_of("ViT-B-16-SigLIP", "webli").config["resize_mode"] == "squash"
 
 
 def test_decoding_and_the_driver_of_an_embedding_do_not_import_torch() -> None:
