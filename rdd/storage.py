@@ -219,7 +219,7 @@ def read_json(path: str, shape: Shape, *, way_out: str) -> Any:
 
 
 def read_table(path: str, columns: list[str] | None = None, *, way_out: str) -> pa.Table:
-    """A Parquet file that a stage has written, or some of its columns.
+    """A Parquet file that a stage has written, or some of its columns; checksums are verified.
 
     Args:
         path: the file.
@@ -231,10 +231,10 @@ def read_table(path: str, columns: list[str] | None = None, *, way_out: str) -> 
     """
     try:
         if columns is None:  # small ones, of which there are many
-            table = pq.ParquetFile(pa.BufferReader(read_bytes(path))).read()
+            table = pq.ParquetFile(pa.BufferReader(read_bytes(path)), page_checksum_verification=True).read()
         else:
             with open_input(path) as file:
-                table = pq.ParquetFile(file).read(columns=columns)
+                table = pq.ParquetFile(file, page_checksum_verification=True).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise RuntimeError(f"{path} can not be read ({' '.join(str(error).split())}); {way_out}") from error
     if missing := set(columns or ()) - set(table.column_names):

@@ -156,6 +156,9 @@ class EmbedConfig:
     records_per_commit: int = 0
     """Records that are committed together, and that a killed run does again at most besides those being encoded; 0 for four
     forward passes of each worker."""
+    file_mib: int = 256
+    """Size in MiB, at least 0, of the files that those of the commits are rewritten to at the end, with the records in order;
+    meanwhile there must be room for both. 0 leaves the files of the commits as they are."""
     require_all_generated: bool = False
     """Reject a record of D3 that lacks one of its generated images; by default it is kept with those that it has."""
     max_quarantined_share: float = 0.02
@@ -180,6 +183,7 @@ class EmbedConfig:
         check(0 <= self.min_workers <= self.num_workers, "embed.min_workers", "lie in [0, embed.num_workers]", self.min_workers)
         check(self.records_per_task >= 0, "embed.records_per_task", "be at least 0", self.records_per_task)
         check(self.records_per_commit >= 0, "embed.records_per_commit", "be at least 0", self.records_per_commit)
+        check(self.file_mib >= 0, "embed.file_mib", "be at least 0", self.file_mib)
         share = self.max_quarantined_share
         check(0 <= share <= 1, "embed.max_quarantined_share", "lie in [0, 1]", share)
         check(0 < self.stall_timeout_s <= DAY_S, "embed.stall_timeout_s", "lie in (0, 86400]", self.stall_timeout_s)

@@ -149,6 +149,7 @@ EMBED = Stage(
             "clip.compile",
             "embed.cpus_per_task",
             "embed.cpus_per_worker",
+            "embed.file_mib",
             "embed.gpus_per_worker",
             "embed.max_quarantined_share",
             "embed.min_workers",

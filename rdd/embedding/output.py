@@ -3,6 +3,7 @@
 import json
 import logging
 import uuid
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import version
@@ -39,16 +40,30 @@ def parquet_options(config: Config) -> dict[str, Any]:
     }
 
 
-def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentity) -> dict[str, Any]:
-    """Check that every record is there once and no image under both labels, derive the quarantine, and describe the whole."""
-    files = committed_files(output)
+def check(config: Config, index: pa.Table, output: str, compacted: Collection[str] = ()) -> dict[str, pa.Table]:
+    """Check that every record is there once and no image under both labels, and derive the quarantine.
+
+    Args:
+        config: of the embedding.
+        index: the records (``schema.INDEX``).
+        output: its directory.
+        compacted: names of the files that those of the commits have been rewritten to.
+
+    Returns:
+        By path of each file, what it holds of its records besides their features.
+
+    Raises:
+        RuntimeError: a record is missing or there twice; or none, or less than the config asks for, could be embedded.
+    """
+    files = committed_files(output, compacted)
     tables = read_described(files)
     table = pa.concat_tables(tables.values())
     if len(hashes := conflicting_hashes(_with_those_beside(table, config.embed.beside))):
         options = parquet_options(config)
         reject_conflicting(tables, hashes, {name: value for name, value in options.items() if name != "schema"})
-        table = pa.concat_tables(read_described(files).values())
-    if sorted(table["key"].to_pylist()) != sorted(index["key"].to_pylist()):
+        tables = read_described(files)
+        table = pa.concat_tables(tables.values())
+    if not table["key"].combine_chunks().sort().equals(index["key"].combine_chunks().sort()):
         raise RuntimeError(
             f"{output}/data holds {table.num_rows} rows ({len(pc.unique(table['key']))} distinct) for {index.num_rows} "
             f"records, which must not happen; delete {output} and embed again"
@@ -66,15 +81,27 @@ def finish(config: Config, index: pa.Table, output: str, encoder: EncoderIdentit
         )
     if not counts["records_written"]:
         raise RuntimeError(f"no record could be embedded; they are listed in {quarantine}")
+    return tables
+
+
+def describe(config: Config, tables: Mapping[str, pa.Table], encoder: EncoderIdentity) -> dict[str, Any]:
+    """The manifest of a whole embedding.
+
+    Args:
+        config: of the embedding.
+        tables: of :func:`check`.
+        encoder: which one.
+    """
+    table = pa.concat_tables(tables.values())
     return {
         "id": uuid.uuid4().hex,  # two embeddings of one config are not the same bytes
         "encoder": asdict(encoder),
         "embed_dim": encoder.embed_dim,
         "features": stored_features(config),
         "text": config.embed.text,
-        **counts,
+        **counts_of(table, d3=config.records.kind == "d3"),
         "repeated_images": repeated_images(table),
-        "keys_hash": hash_of_keys(hash_strings(index["key"].to_pylist())),
+        "keys_hash": hash_of_keys(hash_strings(table["key"].to_pylist())),
         "versions": {name: version(name) for name in ("rdd", "open_clip_torch", "torch", "pillow", "pyarrow", "ray")},
         "config": {name: asdict(getattr(config, name)) for name in ("records", "clip", "embed")},
     }

@@ -3,6 +3,7 @@
 import json
 import logging
 import posixpath
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -75,17 +76,23 @@ def committed_keys(output: str) -> pa.Array:
     return pa.concat_arrays(keys) if keys else pa.array([], pa.string())
 
 
-def split_committed(output: str) -> tuple[list[str], list[str]]:
-    """The data files of an embedding that is not finished: those committed, and any other, which a killed run has left."""
-    committed, paths = _commits(output), data_files(output)
-    return [path for path in paths if commit_of(path) in committed], [
-        path for path in paths if commit_of(path) not in committed
-    ]
+def split_committed(output: str, compacted: Collection[str] = ()) -> tuple[list[str], list[str]]:
+    """The data files of an embedding that is not finished: those committed, and any other, which a killed run has left.
+
+    Args:
+        output: directory of the embedding.
+        compacted: names of the files that those of the commits have been rewritten to.
+    """
+    commits, kept, left = _commits(output), list[str](), list[str]()
+    for path in data_files(output):
+        is_kept = posixpath.basename(path) in compacted or commit_of(path) in commits
+        (kept if is_kept else left).append(path)
+    return kept, left
 
 
-def committed_files(output: str) -> list[str]:
-    """The committed data files; any other is deleted."""
-    kept, left = split_committed(output)
+def committed_files(output: str, compacted: Collection[str] = ()) -> list[str]:
+    """The committed data files; any other is deleted, see :func:`split_committed`."""
+    kept, left = split_committed(output, compacted)
     for path in left:
         logger.info("deleting %s, which was never committed", path)
         storage.delete_file(path)

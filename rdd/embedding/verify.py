@@ -15,6 +15,7 @@ import pyarrow as pa
 from rdd import storage
 from rdd.config import Config
 from rdd.embedding.check_file import FileContent, FlawError, added, check_file, hash_of_rows
+from rdd.embedding.compact import planned
 from rdd.embedding.conflicts import repeated_images
 from rdd.embedding.output import quarantine_of
 from rdd.embedding.reopen import MANIFEST
@@ -85,6 +86,9 @@ def _expected(output: str) -> _Expected:
         return _Expected(data_files(output), columns_of(manifest), kind == "d3", manifest, records, keys_hash)
     if not storage.exists(encoder):
         raise ValueError(f"{output} holds no embedding, neither a finished one nor one that goes on; see embed.output")
+    if planned(output) is not None:
+        going_on = {"data/": "is being rewritten to files of embed.file_mib, and that was stopped"}
+        _refuse(output, going_on, "start the embedding again by its own command, which goes on with it")
     described = storage.read_json(encoder, {"features": dict}, way_out=f"delete {output} to embed again")
     keys = read_table(storage.join(work, "index.parquet"), ["key"])["key"].to_pylist()
     files, left = split_committed(output)

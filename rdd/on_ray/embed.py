@@ -30,12 +30,14 @@ from rdd.config import ClipConfig, Config
 from rdd.config.stages import EMBED
 from rdd.data.index import first_records
 from rdd.data.open import Source, open_source
+from rdd.embedding.compact import plan_compaction, planned
 from rdd.embedding.decoder import RecordDecoder
-from rdd.embedding.output import finish, parquet_options, summarize
+from rdd.embedding.output import check, describe, parquet_options, summarize
 from rdd.embedding.reopen import has_lost_files, reopen
 from rdd.embedding.resume import WORK, committed_keys, keep_index
 from rdd.embedding.stored import Stored, stored_features
 from rdd.encoder_identity import EncoderIdentity
+from rdd.on_ray.compaction import compact
 from rdd.on_ray.embedding_graph import Sizes, Steps, sizes_of, write_features
 from rdd.on_ray.embedding_progress import Report, run_watched, start_ledger
 from rdd.on_ray.session import ray_session
@@ -97,8 +99,10 @@ def _embed(
     with begun(EMBED, request) as stage:
         reopen(index, output)
         keep_index(index, encoder, features, output)
-        _embed_missing(config, source, index, output, encoder)
-        manifest = finish(config, index, output, encoder)
+        if planned(output) is None:  # else all was embedded, and the files of the commits are going
+            _embed_missing(config, source, index, output, encoder)
+        tables = _check_and_compact(config, index, output)
+        manifest = describe(config, tables, encoder)
         summary = summarize(output, manifest)
         numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
         stage.tracker.metrics(numbers, step=0)
@@ -116,6 +120,22 @@ def _to_embed(config: Config, source: Source) -> tuple[Config, pa.Table]:
     from rdd.embedding.beside import missing_beside  # and with it torch
 
     return missing_beside(config, index)
+
+
+def _check_and_compact(config: Config, index: pa.Table, output: str) -> dict[str, pa.Table]:
+    """The committed files as they stay: checked, rewritten to files of the stated size, and checked once more.
+
+    Returns:
+        Of :func:`rdd.embedding.output.check`.
+    """
+    plan = planned(output)
+    if plan is None:
+        tables = check(config, index, output)
+        if not config.embed.file_mib:
+            return tables
+        plan = plan_compaction(tables, index, output, file_bytes=config.embed.file_mib * 2**20)
+    compact(plan, index, output, config)
+    return check(config, index, output, plan.names)
 
 
 def _check_text(config: Config, source: Source) -> None:

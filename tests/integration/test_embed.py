@@ -22,7 +22,7 @@ from rdd.config import Config
 from rdd.config.parse import override
 from rdd.data.open import open_source
 from rdd.features import FeatureTable
-from rdd.on_ray import embed
+from rdd.on_ray import compaction, embed
 from rdd.on_ray.embed import run_embedding
 from rdd.schema import D3
 
@@ -118,6 +118,36 @@ def test_a_failure_half_way_loses_and_repeats_nothing(ray_session, config: Confi
     assert done == [6]
     assert keys_in(output) == keys_in(tmp_path / "untouched")
     assert torch.equal(features_of(output), features_of(tmp_path / "untouched"))
+
+
+def test_files_of_commits_are_rewritten_in_order_also_after_a_failure(
+    ray_session, config: Config, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    run_embedding(override(config, {"embed.output": str(tmp_path / "as_committed"), "embed.file_mib": 0}))
+    assert len(list((tmp_path / "as_committed").glob("data/*.parquet"))) > 2
+    output, real = Path(config.embed.output), embed.plan_compaction
+    monkeypatch.setattr(embed, "plan_compaction", lambda *asked, file_bytes: real(*asked, file_bytes=file_bytes // 10_000))
+
+    def fail(*asked) -> None:
+        raise RuntimeError("the node is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(compaction, "delete_sources", fail)
+        with pytest.raises(RuntimeError, match="the node is gone"):
+            run_embedding(config)
+    twice = keys_in(output)
+    assert len(twice) == 24
+    assert len(set(twice)) == 12
+    caplog.set_level("INFO", logger="rdd")
+    assert run_embedding(config)["records_written"] == 12
+    assert "0 of 12 records to embed" in caplog.text
+    files = sorted(output.glob("data/*.parquet"))
+    assert len(files) > 1
+    rows = [row for file in files for row in pq.read_table(file).to_pylist()]
+    assert [(row["source"], row["row"]) for row in rows] == sorted((row["source"], row["row"]) for row in rows)
+    untouched = [row for file in (tmp_path / "as_committed").glob("data/*.parquet") for row in pq.read_table(file).to_pylist()]
+    assert rows == sorted(untouched, key=lambda row: (row["source"], row["row"]))
+    assert torch.equal(features_of(output), features_of(tmp_path / "as_committed"))
 
 
 def spoil(sample_set: Path, folder: Path) -> None:

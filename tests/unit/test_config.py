@@ -72,6 +72,7 @@ BOUNDS = [  # leaf, values inside, values outside
     ("embed.cpus_per_task", [0.1], [0.0, NAN]),
     ("embed.records_per_task", [0, 1], [-1]),
     ("embed.records_per_commit", [0, 1], [-1]),
+    ("embed.file_mib", [0, 1], [-1]),
     ("embed.max_quarantined_share", [0.0, 1.0], [-0.1, 1.1, NAN]),
     ("embed.stall_timeout_s", [0.1, 86_400.0], [0.0, float("inf"), NAN]),
     ("features.split_seed", [0, 2**63 - 1], [-1, 2**63]),
