@@ -41,6 +41,7 @@ def config(ray_session, sample_set: Path, tiny_model: str, tmp_path_factory: pyt
         "embed.threads_per_worker": 1,
         "embed.records_per_task": 3,
         "embed.records_per_commit": 6,
+        "embed.file_mib": 0,
         "embed.max_quarantined_share": 0.5,
         "cluster.address": "local",
         "cluster.num_cpus": 2,

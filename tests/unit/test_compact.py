@@ -101,7 +101,7 @@ def test_the_rows_are_the_same_to_the_bit_and_in_order(config: Config, index: pa
     go_on(config, index, output)
     assert rows_in(output) == sorted(before, key=lambda row: row["row"])
     files = sorted(Path(output).glob("data/*.parquet"))
-    assert [file.name for file in files] == [f"features-{number:05d}-of-00003.parquet" for number in range(3)]
+    assert [file.name[-22:] for file in files] == [f"{number:05d}-of-00003.parquet" for number in range(3)]
     assert [pq.read_metadata(file).num_rows for file in files] == [12, 12, 12]
     new = pq.ParquetFile(files[0])
     assert new.schema_arrow.equals(old.schema_arrow, check_metadata=True)
@@ -144,7 +144,8 @@ def test_killed_at_any_step_it_goes_on(config: Config, index: pa.Table, output: 
             break
         except KeyboardInterrupt:
             left = 1000
-        assert len(committed_keys(killed)) == RECORDS  # nothing is embedded again
+        # nothing is embedded again: with a plan all was
+        assert planned(killed) is not None or len(committed_keys(killed)) == RECORDS
         go_on(config, index, killed)
         assert rows_in(killed) == expected
         shutil.rmtree(killed)
@@ -158,7 +159,7 @@ def test_each_step_left_undone_is_done_by_the_next_run(config: Config, index: pa
     assert planned(output) == plan
     assert len(plan.files) == 3
     write_new_file(plan.files[1], index["key"], output, parquet_options(config), plan.rows_per_group)
-    with pytest.raises(RuntimeError, match=r"features-00000-of-.* must be there and is not"):
+    with pytest.raises(RuntimeError, match=r"features-.*-00000-of-.* must be there and is not"):
         delete_sources(plan, output)
     Path(f"{output}/data/.features-00000.tmp").write_bytes(b"torn")  # half written, under a hidden name
     go_on(config, index, output)
