@@ -59,12 +59,32 @@ def data_files(output: str) -> list[str]:
     return [file.path for file in storage.list_files(folder, suffix=".parquet")] if storage.exists(folder) else []
 
 
-def _commits(output: str) -> dict[str, str]:
-    """By name of a commit, Ray Data's checkpoint file of it."""
+_PENDING = ".pending"
+"""Ends the name of a checkpoint file whose data file may be torn; the second phase of a commit takes it off."""
+
+
+def _checkpoint_files(output: str) -> dict[str, str]:
+    """Ray Data's checkpoint files by name, which is the first part of its data file's name."""
     folder = storage.join(output, WORK, "checkpoint")
     files = storage.list_files(folder, suffix=".parquet") if storage.exists(folder) else []
-    named = {posixpath.basename(file.path).removesuffix(".parquet"): file.path for file in files}
-    return {name: path for name, path in named.items() if not name.endswith(".pending")}
+    return {posixpath.basename(file.path).removesuffix(".parquet"): file.path for file in files}
+
+
+def _commits(output: str) -> dict[str, str]:
+    """By name of a commit, the checkpoint file of it."""
+    return {name: path for name, path in _checkpoint_files(output).items() if not name.endswith(_PENDING)}
+
+
+def settle_commits(output: str) -> None:
+    """End the commits that a killed run had all but ended.
+
+    An object store renames by a copy and a deletion. Between them a checkpoint file stands under both names, and Ray Data,
+    which takes it for pending, would delete a data file whose records count as done.
+    """
+    files = _checkpoint_files(output)
+    for name, path in files.items():
+        if name.endswith(_PENDING) and name.removesuffix(_PENDING) in files:
+            storage.delete_file(path)
 
 
 def committed_keys(output: str) -> pa.Array:

@@ -34,7 +34,7 @@ from rdd.embedding.compact import plan_compaction, planned
 from rdd.embedding.decoder import RecordDecoder
 from rdd.embedding.output import check, describe, parquet_options, summarize
 from rdd.embedding.reopen import has_lost_files, reopen
-from rdd.embedding.resume import WORK, committed_keys, keep_index
+from rdd.embedding.resume import WORK, committed_keys, keep_index, settle_commits
 from rdd.embedding.stored import Stored, stored_features
 from rdd.encoder_identity import EncoderIdentity
 from rdd.on_ray.compaction import compact
@@ -148,6 +148,7 @@ def _check_text(config: Config, source: Source) -> None:
 
 def _embed_missing(config: Config, source: Source, index: pa.Table, output: str, encoder: EncoderIdentity) -> None:
     embed = config.embed
+    settle_commits(output)
     committed = committed_keys(output)
     missing = index.filter(pc.invert(pc.is_in(index["key"], value_set=committed)))
     if not missing.num_rows:
