@@ -39,8 +39,18 @@ class FileReader:
                 return reject(record.place, "read", "unreadable_file", f"{odd[0]} is no regular file")
             images = [storage.read_bytes(path) for path in record.paths]
         except Exception as error:  # a file system raises its own types, S3 several; a path may hold what none can be
+            if any(map(_lies_in_a_store, record.paths)) and not isinstance(error, FileNotFoundError | ValueError):
+                raise RuntimeError(
+                    f"{', '.join(record.paths)} can not be read from the store ({error or type(error).__name__}); "
+                    "when it answers, or gives access, the same command goes on where it stopped"
+                ) from error
             return reject(record.place, "read", "unreadable_file", str(error))
         return raw_record(record, images)
+
+
+def _lies_in_a_store(path: str) -> bool:
+    """Whether it lies in a store that holds the other images, too: where that fails, or a token has ended, none can be read."""
+    return storage.is_remote(path) and not path.startswith(("http://", "https://"))
 
 
 def _is_special(path: str) -> bool:
