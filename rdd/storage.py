@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import posixpath
@@ -36,7 +37,7 @@ def filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     import fsspec  # only where it is used: with the package of an object store it takes half a second to import
 
     try:
-        fs, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)
+        fs, inner = fsspec.core.url_to_fs(path, use_listings_cache=False, **_patience(path.split("://")[0]))
     except ImportError as error:
         raise ValueError(f"{path} can not be read on this machine: {error}") from error
     except ValueError as error:
@@ -44,12 +45,40 @@ def filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(_ExactReads(fs)), inner.rstrip("/")
 
 
+_S3_RETRIES = {"mode": "standard", "max_attempts": 10}
+"""Of each request, with pauses of 0.5, 1, 2, 4, 8, then 10 s on average, which bridges about half a minute without an answer.
+
+botocore's own default gives up after 7 s, and with a fifth of all requests refused it loses one in 3,000.
+"""
+
+
+@functools.cache
+def _patience(scheme: str) -> Mapping[str, Any]:
+    """How often requests are tried again, for fsspec; what the environment or AWS's config file says goes first."""
+    if scheme not in ("s3", "s3a"):
+        return {}
+    import botocore.session
+
+    session = botocore.session.get_session()
+    if session.get_config_variable("max_attempts") or session.get_config_variable("retry_mode") not in (None, "legacy"):
+        return {}
+    return {"config_kwargs": {"retries": _S3_RETRIES}}
+
+
 class _ExactReads(pafs.FSSpecHandler):
-    """Reads of a file fetch what was asked for: of Parquet some places are read, and s3fs would fetch 50 MiB after each."""
+    """Reads of a file fetch what was asked for: of Parquet some places are read, and s3fs would fetch 50 MiB after each.
+
+    A file that is not there is refused by the store itself: the base class asks whether there is one before, and takes any
+    failure of that question for a no.
+    """
 
     def open_input_file(self, path: str) -> pa.NativeFile:
-        """A file to read from anywhere in it; one that is not there is refused by the store itself."""
+        """A file to read from anywhere in it."""
         return pa.PythonFile(self.fs.open(path, mode="rb", cache_type="none"), mode="r")
+
+    def open_input_stream(self, path: str) -> pa.NativeFile:
+        """A file to read from front to back."""
+        return pa.PythonFile(self.fs.open(path, mode="rb"), mode="r")
 
 
 def is_remote(path: str) -> bool:
@@ -149,7 +178,10 @@ def open_input(path: str) -> pa.NativeFile:
 def delete_file(path: str) -> None:
     """Delete a file."""
     fs, inner = filesystem(path)
-    fs.delete_file(inner)
+    if isinstance(fs, pafs.PyFileSystem):
+        fs.handler.fs.rm_file(inner)  # s3fs deletes by the list otherwise, and then says nothing of what could not be deleted
+    else:
+        fs.delete_file(inner)
 
 
 def delete_directory(path: str) -> None:
@@ -227,7 +259,8 @@ def read_table(path: str, columns: list[str] | None = None, *, way_out: str) -> 
         way_out: what a person can do where the file is damaged, for the message.
 
     Raises:
-        RuntimeError: it is torn, no Parquet, or lacks a column; the file and the way out are named.
+        RuntimeError: it is torn, no Parquet, or lacks a column; the file and the way out are named. Or the disk or the store
+            is at fault, where the file may be whole.
     """
     try:
         if columns is None:  # small ones, of which there are many
@@ -236,6 +269,8 @@ def read_table(path: str, columns: list[str] | None = None, *, way_out: str) -> 
             with open_input(path) as file:
                 table = pq.ParquetFile(file, page_checksum_verification=True).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # what is damaged has no such number
+            way_out = "when the disk or the store answers, start the same command again"
         raise RuntimeError(f"{path} can not be read ({' '.join(str(error).split())}); {way_out}") from error
     if missing := set(columns or ()) - set(table.column_names):
         raise RuntimeError(f"{path} lacks the column(s) {', '.join(sorted(missing))}; {way_out}")

@@ -6,6 +6,7 @@ GET /-/counts gives the counts since the last time; PUT /-/faults takes what is 
 import contextlib
 import json
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -89,7 +90,8 @@ class _Watched:
         if path.startswith("/-/"):
             return self._controlled(environ, start_response)
         if time.monotonic() < self._back_at or self._random.random() < self._faults["reset_share"]:
-            raise ConnectionResetError  # the connection is closed without an answer
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # else the client would wait for an answer
+            raise ConnectionResetError
         if self._random.random() < self._faults["share"]:
             start_response(self._random.choice(["500 Internal Server Error", "503 Slow Down"]), [("Content-Length", "0")])
             return [b""]
