@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rdd.data.file_facts import FileFacts, facts_of
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that are opened: D3's, and what the web serves. Others (EPS, say) would run programs."""
 
 

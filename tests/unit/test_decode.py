@@ -14,7 +14,7 @@ def encoded(encoding: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", 
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("encoding", ["BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("encoding", ["AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"])
 def test_each_encoding_of_the_web_is_decoded_first(encoding: str) -> None:
     import subprocess
     import sys
