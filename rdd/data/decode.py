@@ -55,6 +55,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> Picture:
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError as error:
+            if (begun := _format_of(data)) is not None:
+                raise UnusableImageError("undecodable", f"it begins as {begun}, and its header can not be read") from error
             raise UnusableImageError("not_an_image", f"none of {', '.join(FORMATS)}") from error
         except Image.DecompressionBombError as error:
             raise UnusableImageError("oversized", str(error)) from error
@@ -70,3 +72,12 @@ def decode_image(data: bytes, *, max_pixels: int) -> Picture:
         except Exception as error:  # so does a malformed body
             raise UnusableImageError("undecodable", str(error)) from error
     return Picture(image, facts_of(data, image))
+
+
+def _format_of(data: bytes) -> str | None:
+    """The format that a file's first bytes promise, by Pillow's own rules; None for none of ours."""
+    for name in FORMATS:  # all of them loaded by the attempt to open it
+        accepts = Image.OPEN[name][1]
+        if accepts is not None and accepts(data[:16]) is True:
+            return name
+    return None
