@@ -9,9 +9,13 @@ import pytest
 from s3_server import S3Server, s3_server
 
 from rdd import storage
+from rdd.config import Config
+from rdd.config.parse import override
 from rdd.data.d3 import D3Source
+from rdd.data.index import make_index
 from rdd.data.real_images import RealImages
-from rdd.embedding.output import read_described
+from rdd.embedding.compact import delete_sources, plan_compaction, write_new_file
+from rdd.embedding.output import check, parquet_options, read_described
 from rdd.embedding.resume import WORK, committed_keys
 from rdd.features import FeatureTable
 from rdd.schema import D3, NUM_GENERATED, REAL_IMAGES
@@ -92,3 +96,27 @@ def test_resuming_and_finishing_leave_the_features_unread(server: S3Server, tmp_
     table = FeatureTable.load(output)
     assert len(table) == 9_000
     assert server.counts().bytes_read < 1.2 * size
+
+
+def test_rewriting_to_larger_files_reads_the_features_about_once(server: S3Server, tiny_model: str) -> None:
+    config = override(Config(), {"clip.model": tiny_model})
+    options, output, rng = parquet_options(config), f"{server.bucket}/features", np.random.default_rng(0)
+    schema, per_commit, commits = options["schema"], 25, 12
+    rows = list(range(per_commit * commits))
+    index = make_index(
+        {"key": [f"k{row}" for row in rows], "source": ["f"] * len(rows), "row": rows, "rows": [[r] for r in rows]}
+    )
+    for number in range(commits):
+        of_commit = rows[number * per_commit : (number + 1) * per_commit]
+        values = [{"key": f"k{row}", "generators": ["real"], "projected": rng.bytes(4000)} for row in of_commit]
+        table = pa.Table.from_pylist([{name: value.get(name) for name in schema.names} for value in values], schema=schema)
+        storage.write_table(f"{output}/data/run_{number:06d}-0.parquet", table)
+        storage.write_table(f"{output}/{WORK}/checkpoint/run_{number:06d}.parquet", table.select(["key"]))
+    size = sum(file.size for file in storage.list_files(f"{output}/data"))
+    plan = plan_compaction(check(config, index, output), index, output, file_bytes=size // 3)
+    server.counts()
+    for file in plan.files:
+        write_new_file(file, index["key"], output, options, plan.rows_per_group)
+    assert server.counts().bytes_read < 1.2 * size
+    delete_sources(plan, output)
+    assert [table.num_rows for table in check(config, index, output, plan.names).values()] == [100, 100, 100]
