@@ -4,6 +4,7 @@ Examples:
     python jobs/embed.py --config jobs/configs/sample.yaml
     python jobs/embed.py --config jobs/configs/images.yaml --records.path my_images
     python jobs/embed.py --config jobs/configs/d3.yaml --embed.num_workers 8
+    python jobs/embed.py --config jobs/configs/d3.yaml --embed.dollars_per_hour 32 --dry-run
     python jobs/embed.py --config jobs/configs/d3.yaml --verify
 """
 
@@ -21,6 +22,15 @@ def work(config: Config) -> dict[str, Any]:
     return run_embedding(config)
 
 
+def plan(config: Config) -> dict[str, Any]:
+    """Say what the work will take."""
+    from rdd.embedding.plan import plan
+    from rdd.runs.stage import check_output
+
+    check_output(EMBED, config)
+    return plan(config)
+
+
 def verify(config: Config) -> dict[str, Any]:
     """Read the output back."""
     from rdd.embedding.verify import verify
@@ -29,6 +39,7 @@ def verify(config: Config) -> dict[str, Any]:
 
 
 MODES = {
+    "--dry-run": (plan, "print records, hours, size of the output and dollars; writes nothing, loads no weights"),
     "--verify": (verify, "read everything in embed.output back and say whether it is whole; writes nothing"),
 }
 

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -43,13 +44,40 @@ def weights_path(model: str, pretrained: str) -> str:
         ValueError: there is no such file, or no such tag.
         RuntimeError: the tag's weights are not here and no hub is in reach.
     """
+    return _local_file(pretrained) or hub_file(model, pretrained)
+
+
+def _local_file(pretrained: str) -> str | None:
+    """The file that is named; None where it is a tag."""
     pretrained = os.path.expanduser(pretrained)
-    looks_like_file = os.sep in pretrained or os.path.splitext(pretrained)[1] in (".safetensors", ".pt", ".bin", ".pth")
     if os.path.isfile(pretrained):
         return os.path.abspath(pretrained)
-    if looks_like_file:
+    if os.sep in pretrained or os.path.splitext(pretrained)[1] in (".safetensors", ".pt", ".bin", ".pth"):
         raise ValueError(f"clip.pretrained names no file: {pretrained}; jobs/weights.py writes one, or give a tag")
-    return hub_file(model, pretrained)
+    return None
+
+
+def check_unloaded(config: ClipConfig, *, text: bool) -> None:
+    """Refuse weights that can not serve, as far as that is known without loading or downloading them.
+
+    Args:
+        config: which weights, and the model.
+        text: whether prompts are to be encoded.
+
+    Raises:
+        ValueError: there is no such file or tag, the file has no text tower, or they were trained with another activation than
+            the model runs with.
+    """
+    if config.pretrained == RANDOM:
+        return
+    if _local_file(config.pretrained) is not None:
+        checked_weights(config.model, config.pretrained)
+        if text:
+            check_tower_for_text(config)
+        return
+    _described_tag(config.model, config.pretrained)
+    quick_gelu = bool(model_config(config.model).get("quick_gelu", False))
+    check_activation(config.model, quick_gelu, config.pretrained, activation_of_tag(config.model, config.pretrained))
 
 
 def checked_weights(model: str, pretrained: str) -> tuple[str, str]:
@@ -93,10 +121,7 @@ def hub_file(model: str, tag: str) -> str:
     """
     import huggingface_hub
 
-    pretrained = weights_table().get_pretrained_cfg(model, tag)
-    if not pretrained:
-        tags = ", ".join(weights_table().list_pretrained_tags_by_model(model)) or "none"
-        raise ValueError(f"open_clip has no weights {tag!r} for {model}, its tags are: {tags}; or give a local file")
+    pretrained = _described_tag(model, tag)
     repository, name = os.path.split(pretrained.get("hf_hub", ""))
     names = (os.path.splitext(name)[0] + ".safetensors", name) if name else _HUB_NAMES
     for name in names:
@@ -109,6 +134,19 @@ def hub_file(model: str, tag: str) -> str:
 
     logger.info("downloading the weights %s of %s", tag, model)
     return open_clip.download_pretrained(pretrained)
+
+
+def _described_tag(model: str, tag: str) -> dict[str, Any]:
+    """What open_clip knows of a tag.
+
+    Raises:
+        ValueError: open_clip has no such tag for the model.
+    """
+    pretrained = weights_table().get_pretrained_cfg(model, tag)
+    if not pretrained:
+        tags = ", ".join(weights_table().list_pretrained_tags_by_model(model)) or "none"
+        raise ValueError(f"open_clip has no weights {tag!r} for {model}, its tags are: {tags}; or give a local file")
+    return pretrained
 
 
 def _probe(address: str, what: str) -> None:

@@ -303,16 +303,28 @@ def owned_directory(
     """
     make_directory(path)
     with _lock(path):
-        place = join(path, "config.yaml")
-        if exists(place):
-            now = _flat(config)
-            unknown_then = {name: value for name, value in (added or {}).items() if name in now}
-            _refuse_other_config(path, unknown_then | _flat(_read_config(place)), now, neutral)
-        elif exists(path) and list_files(path):
-            raise ValueError(f"{path} holds files but no config.yaml of this stage; choose another output")
-        else:
-            write_bytes(place, yaml.safe_dump(dict(config), sort_keys=False).encode())
+        if not check_begun(path, config, neutral=neutral, added=added):
+            write_bytes(join(path, "config.yaml"), yaml.safe_dump(dict(config), sort_keys=False).encode())
         yield
+
+
+def check_begun(
+    path: str, config: Mapping[str, Any], *, neutral: Collection[str] = (), added: Mapping[str, Any] | None = None
+) -> bool:
+    """Whether a stage has begun in a directory; nothing is written. Arguments and what is refused as :func:`owned_directory`.
+
+    Raises:
+        ValueError: the directory was made with another config (the keys are named), or holds something else.
+    """
+    place = join(path, "config.yaml")
+    if exists(place):
+        now = _flat(config)
+        unknown_then = {name: value for name, value in (added or {}).items() if name in now}
+        _refuse_other_config(path, unknown_then | _flat(_read_config(place)), now, neutral)
+        return True
+    if exists(path) and list_files(path):
+        raise ValueError(f"{path} holds files but no config.yaml of this stage; choose another output")
+    return False
 
 
 def _read_config(path: str) -> Mapping[str, Any]:

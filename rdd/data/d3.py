@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rdd.data.file_sets import parquet_files
 from rdd.data.index import make_index, mark_bad_ids
@@ -68,6 +70,11 @@ class D3Source:
                 **mark_bad_ids(record_ids, [unreadable.get(place) for place in places]),
             }
         )
+
+    def images_of(self, index: pa.Table) -> np.ndarray:
+        """``(N,)`` images of each record, as far as that is known before they are read: none without a real one, else all."""
+        real = self.reader.real_images.have_image([record_id or "" for record_id in index["record_id"].to_pylist()])
+        return np.where(real & np.asarray(pc.is_null(index["reason"])), self.images_per_row, 0)
 
 
 @dataclass(frozen=True)

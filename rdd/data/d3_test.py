@@ -11,11 +11,12 @@ import logging
 import posixpath
 import re
 
+import numpy as np
 import pyarrow as pa
 
 from rdd.data.folder import list_images, printable
 from rdd.data.image_files import FileReader
-from rdd.data.index import make_index
+from rdd.data.index import images_of_files, make_index
 from rdd.schema import REAL
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,10 @@ class D3TestSource:
             raise ValueError(f"no image below real/ or gen_<i>/ in {path}, nor in its folders augm/ or no_augm/")
         if left_out := images.files - sum(map(len, self._records.values())):
             logger.info("%d files of %s are left out: outside the layout, or no images by their ending", left_out, path)
+
+    def images_of(self, index: pa.Table) -> np.ndarray:
+        """``(N,)`` images of each record."""
+        return images_of_files(index)
 
     def index(self) -> pa.Table:
         """One row a record, sorted by name."""

@@ -5,11 +5,12 @@ import os
 import posixpath
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from rdd import storage
 from rdd.data.image_files import FileReader, lies_below
-from rdd.data.index import make_index
+from rdd.data.index import images_of_files, make_index
 from rdd.schema import REAL
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,10 @@ class FolderSource:
 
     has_text = False
     images_per_row = 1
+
+    def images_of(self, index: pa.Table) -> np.ndarray:
+        """``(N,)`` images of each record."""
+        return images_of_files(index)
 
     def index(self) -> pa.Table:
         """One row an image, sorted by path."""

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rdd.data.parquet_rows import UNREADABLE
 from rdd.schema import INDEX
@@ -12,6 +14,12 @@ def make_index(columns: dict[str, Any]) -> pa.Table:
     """Index table from lists; columns that are not given are null."""
     rows = len(columns["key"])
     return pa.table({field.name: columns.get(field.name, pa.nulls(rows, field.type)) for field in INDEX}, schema=INDEX)
+
+
+def images_of_files(index: pa.Table) -> np.ndarray:
+    """``(N,)`` images of each record whose images are files or rows of their own; none where it is rejected already."""
+    rows = np.asarray(pc.list_value_length(index["rows"]))
+    return np.where(np.asarray(pc.is_null(index["reason"])), rows, 0)
 
 
 def first_records(index: pa.Table, limit: int) -> pa.Table:

@@ -5,12 +5,13 @@ import posixpath
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from rdd import storage
 from rdd.data.image_files import FileReader, raw_record
-from rdd.data.index import make_index
+from rdd.data.index import images_of_files, make_index
 from rdd.data.parquet_rows import UNREADABLE, open_parquet, read_rows, read_schema
 from rdd.data.records import IndexedRecord, Reader, from_table, reject, split_rejected, to_table
 from rdd.schema import LABEL_GENERATED, LABEL_REAL, RAW, label_of
@@ -43,6 +44,10 @@ class ManifestSource:
         self.images_per_row = 1
         if not self._table.num_rows:
             raise ValueError(f"{path} has no row")
+
+    def images_of(self, index: pa.Table) -> np.ndarray:
+        """``(N,)`` images of each record."""
+        return images_of_files(index)
 
     def index(self) -> pa.Table:
         """One row a record, in the order of first rows."""

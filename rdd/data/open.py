@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from rdd.config import RecordsConfig
@@ -28,6 +29,9 @@ class Source(Protocol):
         Raises:
             ValueError: there is nothing to read, or a column is missing or of another type.
         """
+
+    def images_of(self, index: pa.Table) -> np.ndarray:
+        """``(N,)`` images of each record of an index, as far as that is known before they are read; 0 of a rejected one."""
 
     @property
     def reader(self) -> Reader:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow.compute as pc
 
 from rdd.data.file_sets import parquet_files
 from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_group
@@ -49,6 +50,13 @@ class RealImages:
         self._hashes = hashes[order]
         self._group_of = (np.concatenate(group_of) if group_of else np.empty(0, dtype=np.int64))[order]
 
+    def have_image(self, ids: Sequence[str]) -> np.ndarray:
+        """``(N,)`` bool: whether an entry of each id has the status ok, from a pass over the ids and statuses of all files."""
+        with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+            read = pool.map(_hashes_with_image, self._paths)
+            hashes = list(logged(read, total=len(self._paths), what="files of real images"))
+        return np.isin(hash_strings(ids), np.concatenate(hashes))
+
     def lookup(self, ids: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
         """Status and bytes of each id that the tables know; the first entry with status ok wins."""
         hashes = hash_strings(ids)
@@ -92,3 +100,15 @@ def _ids_by_row_group(path: str) -> list[list[str]]:
                 else:
                     groups[-1] += [name or "" for name in batch.column("id").to_pylist()]
     return groups
+
+
+def _hashes_with_image(path: str) -> np.ndarray:
+    """``(n,)`` uint64: hash of the id of each entry with the status ok; of rows that can not be read, none."""
+    names: list[str] = []
+    with open_parquet(path) as (file, stream):
+        for group in range(file.num_row_groups):
+            for _, batch in read_group(file, stream, group, ["id", "status"], at_a_time=_IDS_AT_A_TIME):
+                if not isinstance(batch, str):
+                    ok = pc.equal(batch.column("status"), STATUS_OK)
+                    names += [name or "" for name in batch.column("id").filter(ok).to_pylist()]
+    return hash_strings(names)

@@ -35,12 +35,23 @@ def keep_index(index: pa.Table, encoder: EncoderIdentity, features: Stored, outp
     if not storage.exists(encoder_path):
         storage.write_table(index_path, index)
         storage.write_json(encoder_path, described)
-    elif not read_table(index_path).equals(index):
-        raise RuntimeError(f"the records have changed since the embedding began; delete {output} to begin again")
-    elif (before := storage.read_json(encoder_path, dict, way_out=f"delete {output} to begin again")) != described:
+        return
+    check_index(index, output)
+    if (before := storage.read_json(encoder_path, dict, way_out=f"delete {output} to begin again")) != described:
         changed = [name for name in described if before.get(name) != described[name]]
         what = ", ".join(f"{name} {before.get(name)!r} then and {described[name]!r} now" for name in changed)
         raise RuntimeError(f"the encoder has changed since the embedding began ({what}); delete {output} to begin again")
+
+
+def check_index(index: pa.Table, output: str) -> None:
+    """Refuse other records than those that an embedding began with, if one has begun.
+
+    Raises:
+        RuntimeError: the records have changed since.
+    """
+    place = storage.join(output, WORK, "index.parquet")
+    if storage.exists(place) and not read_table(place).equals(index):
+        raise RuntimeError(f"the records have changed since the embedding began; delete {output} to begin again")
 
 
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:

@@ -25,15 +25,15 @@ import ray
 
 from rdd import storage
 from rdd.clip_identity import identity_of_files
-from rdd.clip_weights import check_tower_for_text, located
+from rdd.clip_weights import check_tower_for_text
 from rdd.config import ClipConfig, Config
 from rdd.config.stages import EMBED
-from rdd.data.index import first_records
-from rdd.data.open import Source, open_source
+from rdd.data.open import Source
 from rdd.embedding.compact import plan_compaction, planned
 from rdd.embedding.decoder import RecordDecoder
 from rdd.embedding.output import check, describe, parquet_options, summarize
 from rdd.embedding.reopen import has_lost_files, reopen
+from rdd.embedding.request import read_request
 from rdd.embedding.resume import WORK, committed_keys, keep_index, settle_commits
 from rdd.embedding.stored import Stored, stored_features
 from rdd.encoder_identity import EncoderIdentity
@@ -67,11 +67,10 @@ def run_embedding(config: Config) -> dict[str, Any]:
     manifest = finished(EMBED, config)
     if manifest is not None and not has_lost_files(output, manifest):  # needs neither records nor weights, which may be gone
         return summarize(output, manifest)
-    request, embed = config, config.embed
-    config = replace(config, clip=replace(config.clip, pretrained=located(config.clip.pretrained)))
-    source = open_source(config.records, require_all_generated=embed.require_all_generated)
-    config, index = _to_embed(config, source)
-    _check_text(config, source)
+    request, asked = config, read_request(config)
+    config, embed = asked.config, asked.config.embed
+    if embed.text:
+        check_tower_for_text(config.clip)
     bundles = [{"CPU": embed.cpus_per_worker, "GPU": embed.gpus_per_worker}] * embed.num_workers
     bundles.append({"CPU": embed.cpus_per_task})
     knobs = "embed.num_workers, embed.cpus_per_worker or embed.gpus_per_worker"
@@ -79,7 +78,7 @@ def run_embedding(config: Config) -> dict[str, Any]:
         told = beside.submit(_encoder_of, config)
         with ray_session(config.cluster, bundles, knobs=knobs):
             encoder, features = told.result()  # the last refusal: from here on the directory is this run's
-            return _embed(request, config, source, index, encoder, features)
+            return _embed(request, config, asked.source, asked.index, encoder, features)
 
 
 def _embed(
@@ -111,17 +110,6 @@ def _embed(
     return summary
 
 
-def _to_embed(config: Config, source: Source) -> tuple[Config, pa.Table]:
-    """The records to embed; beside other feature sets those with something that these lack, and the config with that alone."""
-    logger.info("reading the ids of the records")
-    index = first_records(source.index(), config.embed.limit)
-    if not config.embed.beside:
-        return config, index
-    from rdd.embedding.beside import missing_beside  # and with it torch
-
-    return missing_beside(config, index)
-
-
 def _check_and_compact(config: Config, index: pa.Table, output: str) -> dict[str, pa.Table]:
     """The committed files as they stay: checked, rewritten to files of the stated size, and checked once more.
 
@@ -136,14 +124,6 @@ def _check_and_compact(config: Config, index: pa.Table, output: str) -> dict[str
         plan = plan_compaction(tables, index, output, file_bytes=config.embed.file_mib * 2**20)
     compact(plan, index, output, config)
     return check(config, index, output, plan.names)
-
-
-def _check_text(config: Config, source: Source) -> None:
-    if not config.embed.text:
-        return
-    if not source.has_text:
-        raise ValueError(f"embed.text must be false, since {config.records.path} has no prompts")
-    check_tower_for_text(config.clip)
 
 
 def _embed_missing(config: Config, source: Source, index: pa.Table, output: str, encoder: EncoderIdentity) -> None:

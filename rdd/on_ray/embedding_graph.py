@@ -25,6 +25,7 @@ from ray.data.checkpoint.checkpoint_filter import IdColumnCheckpointManager
 from rdd import storage
 from rdd.config import EmbedConfig
 from rdd.data.records import Reader
+from rdd.embedding.request import records_in_pass
 from rdd.embedding.resume import WORK
 
 Step = Callable[[pa.Table], pa.Table]
@@ -70,7 +71,7 @@ def sizes_of(
         pixel_bytes: of one image as the encoder takes it.
         cpus: of the cluster.
     """
-    forward_pass = max(1, int(batch_size / images_per_record))
+    forward_pass = records_in_pass(batch_size, images_per_record)
     task = config.records_per_task
     if not task:
         balanced = math.ceil(records / (_MIN_TASKS_PER_CPU * max(1.0, cpus)))

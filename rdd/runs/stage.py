@@ -66,6 +66,17 @@ def finished(stage: Stage, config: Config, *, output: str | None = None) -> Resu
         return storage.read_json(place, stage.result_shape, way_out=f"delete {place} to run the stage again")
 
 
+def check_output(stage: Stage, config: Config) -> None:
+    """Refuse what a start would refuse of the output directory; nothing is written, and nobody is kept off it.
+
+    Raises:
+        ValueError: the request leaves something out, or the directory was made with another config, or holds something else.
+    """
+    require(stage, config)
+    directory = _directory(stage, config, None)
+    storage.check_begun(directory, section_dicts(config, stage.sections), neutral=stage.may_change, added=ADDED)
+
+
 @contextmanager
 def begun(
     stage: Stage, config: Config, *, output: str | None = None, tags: Mapping[str, str] | None = None

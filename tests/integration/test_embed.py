@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from rdd.config import Config
 from rdd.config.parse import override
 from rdd.data.open import open_source
+from rdd.embedding import request
 from rdd.embedding.verify import verify
 from rdd.features import FeatureTable
 from rdd.on_ray import compaction, embed
@@ -322,7 +323,7 @@ def test_a_broken_step_is_one_sentence(ray_session, config: Config, monkeypatch,
         def __init__(self, source) -> None:
             self.index, self.reader, self.has_text, self.images_per_row = source.index, fail, True, 5
 
-    monkeypatch.setattr(embed, "open_source", lambda *asked, real=embed.open_source, **more: Broken(real(*asked, **more)))
+    monkeypatch.setattr(request, "open_source", lambda *asked, real=request.open_source, **more: Broken(real(*asked, **more)))
     with pytest.raises(RuntimeError, match=said):
         run_embedding(config)
 

@@ -1,4 +1,4 @@
-"""jobs/embed.py --verify on an embedded set that is damaged in many ways, and whether its advice is true."""
+"""jobs/embed.py --verify and --dry-run on an embedded set that is damaged in many ways, and whether the advice is true."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rdd.config import Config
-from rdd.config.parse import override
+from rdd.config.parse import override, to_yaml
 from rdd.data.open import open_source
 from rdd.embedding.reopen import reopen
 from rdd.embedding.verify import verify
@@ -88,6 +88,28 @@ def test_the_job_says_that_an_embedding_is_whole_and_leaves_it_alone(copy: Path)
         "images": 55,
     }
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+
+
+def test_the_dry_run_says_what_is_left_and_leaves_all_alone(config: Config, copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(to_yaml(override(of(config, copy), {"embed.images_per_s": 1.0})))
+    words = ("--config", str(tmp_path / "config.yaml"), "--dry-run")
+    done = run_job(*words)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["job"], said["finished"], said["records_left"], said["hours"]) == ("embed", True, 0, 0.0)
+    assert said["output_bytes"] == sum(path.stat().st_size for path in data_of(copy))
+    lost = pq.read_metadata(data_of(copy)[1]).num_rows
+    delete(copy)
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    done = run_job(*words)
+    said = json.loads(done.stdout)
+    assert (said["finished"], said["records"], said["records_left"], said["images_left"]) == (False, 12, lost, 5 * lost)
+    assert said["hours"] == pytest.approx(5 * lost / 3600)
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+    assert "Ray" not in done.stderr
+    done = run_job(*words, "--clip.seed", "1")
+    assert done.returncode == 2
+    assert "clip.seed (0 there, 1 now)" in done.stderr
 
 
 def truncate(output: Path) -> None:

@@ -64,6 +64,8 @@ BOUNDS = [  # leaf, values inside, values outside
     ("clip.pretrained", ["x"], [""]),
     ("clip.precision", ["bf16"], ["fp16", "fp8"]),
     ("embed.limit", [0, 1], [-1]),
+    ("embed.images_per_s", [0.0, 0.5], [-0.1, float("inf"), NAN]),
+    ("embed.dollars_per_hour", [0.0, 0.5], [-0.1, float("inf"), NAN]),
     ("embed.num_workers", [1], [0]),
     ("embed.cpus_per_worker", [0.0], [-0.1, NAN]),
     ("embed.gpus_per_worker", [0.0], [-0.1, NAN]),
