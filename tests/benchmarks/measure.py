@@ -29,6 +29,14 @@ class Figure:
         return (self.at_least is None or self.value >= self.at_least) and (self.at_most is None or self.value <= self.at_most)
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A number that can not be measured here."""
+
+    name: str
+    reason: str
+
+
 def seconds(work: Callable[[], object]) -> float:
     """Time of one call."""
     started = time.perf_counter()
