@@ -23,6 +23,7 @@ from clip_retrieval_figure import clip_retrieval_figure
 from graph_steps import GPU_RATE, GPUS, SIDE, SLOWED, FreeEncoder, write_with_gpus
 from measure import Figure, Skipped
 from PIL import Image
+from resume_figure import resume_figure
 
 from rdd.config import ClipConfig
 from rdd.embedding.encoder import RecordEncoder
@@ -59,6 +60,7 @@ def embedding_figures(folder: Path) -> Iterator[Figure | Skipped]:
     """All figures of the group, each as soon as it is known."""
     yield zero_cost_figure()
     yield from job_figures(folder)
+    yield resume_figure(folder)
     yield from graph_figures(folder)
 
 
