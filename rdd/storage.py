@@ -219,6 +219,16 @@ def atomic_output(path: str) -> Iterator[pa.NativeFile]:
             os.unlink(temporary)
 
 
+def delete_temporaries(path: str) -> None:
+    """Delete what killed writers of :func:`atomic_output` have left in a directory; an object store shows nothing of them."""
+    if is_remote(path):
+        return
+    folder = filesystem(path)[1]
+    for name in os.listdir(folder):
+        if name.startswith(".") and name.endswith(".tmp"):
+            os.unlink(os.path.join(folder, name))
+
+
 def write_bytes(path: str, data: bytes) -> None:
     """Write a file, whole or not at all."""
     with atomic_output(path) as stream:

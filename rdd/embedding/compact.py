@@ -138,7 +138,7 @@ def write_new_file(file: NewFile, keys: pa.ChunkedArray, output: str, options: M
 
 
 def delete_sources(plan: Compaction, output: str) -> None:
-    """Delete the files of the commits, once every file of the plan is there.
+    """Delete the files of the commits, and what killed writers have left, once every file of the plan is there.
 
     Raises:
         RuntimeError: one is not.
@@ -150,6 +150,7 @@ def delete_sources(plan: Compaction, output: str) -> None:
     sources = {rows.name for file in plan.files for rows in file.sources}
     there = [file.path for file in storage.list_files(storage.join(output, "data"), suffix=".parquet")]
     left = [path for path in there if posixpath.basename(path) in sources]
+    storage.delete_temporaries(storage.join(output, "data"))
     with ThreadPoolExecutor(READ_THREADS) as pool:
         for _ in logged(pool.map(storage.delete_file, left), total=len(left), what="small files deleted"):
             pass

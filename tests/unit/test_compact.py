@@ -161,9 +161,11 @@ def test_each_step_left_undone_is_done_by_the_next_run(config: Config, index: pa
     write_new_file(plan.files[1], index["key"], output, parquet_options(config), plan.rows_per_group)
     with pytest.raises(RuntimeError, match=r"features-.*-00000-of-.* must be there and is not"):
         delete_sources(plan, output)
-    Path(f"{output}/data/.features-00000.tmp").write_bytes(b"torn")  # half written, under a hidden name
+    torn = Path(output) / "data" / ".features-00000-of-00003.parquet.0.tmp"
+    torn.write_bytes(b"half written, by a killed process")
     go_on(config, index, output)
     assert rows_in(output) == expected
+    assert not torn.exists()
 
 
 def test_a_changed_bit_is_not_rewritten_as_if_it_were_right(config: Config, index: pa.Table, output: str) -> None:
