@@ -133,6 +133,10 @@ FILE_FACTS = {
 }
 """By column, what it holds of each image's file (:class:`rdd.data.file_facts.FileFacts`)."""
 
+CAPTION_COSINES = pa.list_(pa.float32())
+"""Of each image with the original prompt (:mod:`rdd.embedding.caption_cosine`); null where prompts are not embedded, or CLIP's
+own output for images is not kept. Feature sets of an earlier version lack the column."""
+
 _CAPTIONS = [("caption_original", pa.string()), ("caption_positive", pa.string())]
 
 DECODED = pa.schema(
@@ -165,6 +169,7 @@ def features_schema(names: Iterable[str]) -> pa.Schema:
             *[(name, pa.binary()) for name in (*names, *TEXTS)],
             ("prompts_cut", pa.int32()),
             *_CAPTIONS,
+            ("caption_cosines", CAPTION_COSINES),
             *_FILES,
             *_REJECTION,
         ]

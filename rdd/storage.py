@@ -260,12 +260,13 @@ def read_json(path: str, shape: Shape, *, way_out: str) -> Any:
     return value
 
 
-def read_table(path: str, columns: list[str] | None = None, *, way_out: str) -> pa.Table:
+def read_table(path: str, columns: list[str] | None = None, *, optional: Collection[str] = (), way_out: str) -> pa.Table:
     """A Parquet file that a stage has written, or some of its columns; checksums are verified.
 
     Args:
         path: the file.
         columns: names; by default all.
+        optional: those of them that the file may lack.
         way_out: what a person can do where the file is damaged, for the message.
 
     Raises:
@@ -282,7 +283,7 @@ def read_table(path: str, columns: list[str] | None = None, *, way_out: str) -> 
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # what is damaged has no such number
             way_out = "when the disk or the store answers, start the same command again"
         raise RuntimeError(f"{path} can not be read ({' '.join(str(error).split())}); {way_out}") from error
-    if missing := set(columns or ()) - set(table.column_names):
+    if missing := set(columns or ()) - set(table.column_names) - set(optional):
         raise RuntimeError(f"{path} lacks the column(s) {', '.join(sorted(missing))}; {way_out}")
     return table
 

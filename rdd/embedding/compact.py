@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rdd import storage
+from rdd.embedding.caption_cosine import with_cosines
 from rdd.embedding.resume import READ_THREADS, WORK, read_table
 from rdd.progress import logged
 
@@ -179,7 +180,7 @@ def _in_order(file: NewFile, keys: pa.ChunkedArray, output: str, rows_per_group:
         stop = min(start + rows_per_group, file.rows)
         while waiting and waiting[0].first < stop:
             rows = waiting.popleft()
-            table = read_table(storage.join(output, "data", rows.name))
+            table = with_cosines(read_table(storage.join(output, "data", rows.name)))
             held.append((rows.last, table, _places(table["key"], keys)))
         parts, places = [], []
         for _, table, place in held:

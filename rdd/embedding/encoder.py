@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import torch
 
 from rdd.config import ClipConfig
+from rdd.embedding.caption_cosine import caption_cosines
 from rdd.embedding.decoder import Progress
 from rdd.embedding.stored import Rounding, as_float16
-from rdd.feature_names import TEXTS
+from rdd.feature_names import PROJECTED, TEXT_ORIGINAL, TEXTS
 from rdd.preprocessing import Preprocessor
 from rdd.schema import features_schema
 
@@ -78,11 +79,15 @@ class RecordEncoder:
         with self._launching:  # one forward pass after the other; what follows runs beside the next table's
             passes = [self._encoder.launch(batch, self._features) for batch in self._batches(pixels)]
             texts = [self._encoder.launch_tokens(rows, name) for name, rows in tokens.items()]
-        found = self._stored([done.features() for done in passes])
-        for done in texts:
-            found |= {name: as_float16(values.numpy()) for name, values in done.features().items()}
+        seen = [done.features() for done in passes]
+        read = {name: values.numpy() for done in texts for name, values in done.features().items()}
+        found = self._stored(seen) | {name: as_float16(values) for name, values in read.items()}
         vectors = dict.fromkeys(self._features, images) | dict.fromkeys(tokens, usable.astype(np.int64))
-        encoded = self._table(table, found, vectors)
+        columns = {name: _binary(values, vectors[name]) for name, values in found.items()}
+        if seen and TEXT_ORIGINAL in read and PROJECTED in self._features:
+            projected = np.concatenate([done[PROJECTED].numpy() for done in seen])
+            columns["caption_cosines"] = _lists(caption_cosines(projected, read[TEXT_ORIGINAL], images[usable]), images)
+        encoded = self._table(table, columns, self._flaws(found, vectors))
         self._progress("encode", table.num_rows)
         return encoded
 
@@ -111,20 +116,27 @@ class RecordEncoder:
                 if passes
             }
 
-    def _table(self, table: pa.Table, found: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> pa.Table:
-        """The records as they are written, rejected where a value does not fit."""
+    @staticmethod
+    def _flaws(found: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> dict[int, str]:
+        """By number of a record why it is rejected: a value does not fit."""
         reasons: dict[int, str] = {}
         for name, values in found.items():
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
-                record_of = np.repeat(np.arange(table.num_rows), vectors[name])
+                record_of = np.repeat(np.arange(len(vectors[name])), vectors[name])
                 reason = f"{name}: a value is infinite or NaN in {values.dtype}"
                 reasons |= dict.fromkeys(record_of[~finite].tolist(), reason)
-        columns = {name: _binary(values, vectors[name]) for name, values in found.items()}
-        nothing = pa.nulls(table.num_rows, pa.binary())
+        return reasons
+
+    def _table(self, table: pa.Table, columns: dict[str, pa.Array], reasons: dict[int, str]) -> pa.Table:
+        """The records as they are written: what was found of them, and what they came with."""
         passed_on = set(table.column_names)
         arrays = [
-            columns.get(field.name, table[field.name] if field.name in passed_on else nothing).cast(field.type)
+            columns[field.name]
+            if field.name in columns
+            else table[field.name].cast(field.type)
+            if field.name in passed_on
+            else pa.nulls(table.num_rows, field.type)
             for field in self._schema
         ]
         encoded = pa.table(arrays, schema=self._schema)
@@ -143,6 +155,12 @@ def _binary(values: np.ndarray, vectors: np.ndarray) -> pa.Array:
     valid = pa.array(vectors > 0)
     buffers = [valid.buffers()[1], pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(values))]
     return pa.Array.from_buffers(pa.binary(), len(vectors), buffers)
+
+
+def _lists(values: np.ndarray, images: np.ndarray) -> pa.Array:
+    """A column with a value of each image, null where a record has none."""
+    offsets = pa.array(np.concatenate([[0], np.cumsum(images)]).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, pa.array(values), mask=pa.array(images == 0))
 
 
 def _rejected(encoded: pa.Table, reasons: dict[int, str]) -> pa.Table:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from rdd import storage
 from rdd.config import Config
+from rdd.embedding.caption_cosine import cosine_quantiles, with_cosines
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
 from rdd.embedding.resume import READ_THREADS, committed_files, hash_of_keys, read_table
 from rdd.embedding.stored import stored_features
@@ -24,6 +25,8 @@ from rdd.progress import logged
 from rdd.schema import NUM_GENERATED, QUARANTINE, features_schema
 
 logger = logging.getLogger(__name__)
+
+_ALL_DIFFERENT = ("key", "record_id", "caption_cosines")
 
 
 def parquet_options(config: Config) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def parquet_options(config: Config) -> dict[str, Any]:
         "schema": schema.with_metadata({"features": json.dumps(stored_features(config))}),
         "compression": {leaf: "none" if name in plain else "zstd" for name, leaf in leaves.items()},
         "write_page_checksum": True,
-        "use_dictionary": [leaf for name, leaf in leaves.items() if name not in (*plain, "key", "record_id")],
+        "use_dictionary": [leaf for name, leaf in leaves.items() if name not in (*plain, *_ALL_DIFFERENT)],
     }
 
 
@@ -101,6 +104,7 @@ def describe(config: Config, tables: Mapping[str, pa.Table], encoder: EncoderIde
         "text": config.embed.text,
         **counts_of(table, d3=config.records.kind == "d3"),
         "repeated_images": repeated_images(table),
+        "caption_cosines": cosine_quantiles(table.filter(pc.is_null(table["reason"]))),
         "keys_hash": hash_of_keys(hash_strings(table["key"].to_pylist())),
         "versions": {name: version(name) for name in ("rdd", "open_clip_torch", "torch", "pillow", "pyarrow", "ray")},
         "config": {name: asdict(getattr(config, name)) for name in ("records", "clip", "embed")},
@@ -149,14 +153,19 @@ def counts_of(table: pa.Table, *, d3: bool) -> dict[str, Any]:
 
 def read_described(files: list[str]) -> dict[str, pa.Table]:
     """By file, what it holds of its records besides their features."""
-    columns = ["key", "record_id", "source", "row", "generators", "content_hashes", "prompts_cut", "stage", "reason", "detail"]
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        tables = pool.map(lambda path: read_table(path, columns), files)
+        tables = pool.map(_read_described, files)
         return dict(zip(files, logged(tables, total=len(files), what="files of features checked"), strict=True))
+
+
+def _read_described(path: str) -> pa.Table:
+    names = ["key", "record_id", "source", "row", "generators", "content_hashes", "prompts_cut", "caption_cosines"]
+    names += ["stage", "reason", "detail"]
+    return with_cosines(read_table(path, names, optional=("caption_cosines",))).select(names)
 
 
 def summarize(output: str, manifest: dict[str, Any]) -> dict[str, Any]:
     """What the job reports of a finished embedding."""
     records = ("records_in", "records_written", "records_quarantined", "quarantined")
-    names = (*records, "images", "generated_images_missing", "repeated_images", "prompts_cut", "embed_dim")
+    names = (*records, "images", "generated_images_missing", "repeated_images", "prompts_cut", "caption_cosines", "embed_dim")
     return {"output": output, **{name: manifest[name] for name in names if name in manifest}}

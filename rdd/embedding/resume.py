@@ -54,9 +54,9 @@ def check_index(index: pa.Table, output: str) -> None:
         raise RuntimeError(f"the records have changed since the embedding began; delete {output} to begin again")
 
 
-def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file, or some of its columns."""
-    return storage.read_table(path, columns, way_out="delete the output directory to embed again")
+def read_table(path: str, columns: list[str] | None = None, *, optional: Collection[str] = ()) -> pa.Table:
+    """A Parquet file, or some of its columns, of which it may lack those that are optional."""
+    return storage.read_table(path, columns, optional=optional, way_out="delete the output directory to embed again")
 
 
 def commit_of(path: str) -> str:

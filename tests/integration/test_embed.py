@@ -82,6 +82,9 @@ def test_every_record_is_embedded_once(ray_session, config: Config, tmp_path: Pa
     for name in manifest["features"]:
         assert columns[name].compression == "UNCOMPRESSED"
         assert not columns[name].has_dictionary_page
+    assert not columns["caption_cosines.list.element"].has_dictionary_page
+    assert {name: part["images"] for name, part in manifest["caption_cosines"].items()} == {"real": 12, "generated": 48}
+    assert summary["caption_cosines"] == manifest["caption_cosines"]
     assert json.loads(file.schema_arrow.metadata[b"features"]) == manifest["features"]
     table = FeatureTable.load(str(output))
     assert table.generators[0] == "real"
