@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-all lint bench ui clean help
+.PHONY: demo test test-all test-gpu lint bench bench-gpu ui clean help
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s ':'
@@ -28,11 +28,17 @@ test: $(READY) ## everything fast, and the integration tests
 test-all: $(READY) ## what is slow, too
 	$(BIN)/python -m pytest -m 'not gpu'
 
+test-gpu: $(READY) ## what only a GPU shows; without one each test is skipped and says so
+	$(BIN)/python -m pytest tests/gpu -m gpu -rs
+
 demo: $(READY) ## sample -> weights -> embed -> train -> evaluate on this machine
 	$(BIN)/python jobs/demo.py --config jobs/configs/sample.yaml
 
 bench: $(READY) ## speed and memory as ratios, to a table and runs/bench.json
 	$(BIN)/python tests/benchmarks/run.py
+
+bench-gpu: $(READY) ## figures of this machine's GPU, to a table and runs/bench-gpu.json
+	$(BIN)/python tests/gpu/bench.py
 
 ui: $(READY) ## MLflow on 127.0.0.1 (PORT=5000), and the addresses of the pages that compare runs
 	@$(BIN)/python -m rdd.tracking.ui --port $(PORT)

@@ -1,5 +1,6 @@
 """Golden features: those of plain open_clip in float32 on the CPU, and how far an encoder's are from them."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -66,19 +67,24 @@ def moved(
     Returns:
         Root mean square of the difference over the deviation, of the dimension in which that is largest.
     """
+    expected, encoder = golden(model, images), ClipEncoder(model, "random", device=device, **options)
+    found = encoder.image_features(pictures(images), names, batch_size=batch_size)
+    return {name: in_deviations(values, expected[name]) for name, values in found.items()}
+
+
+@functools.cache
+def golden(model: str, images: int) -> dict[str, torch.Tensor]:
+    """All features of some of :func:`pictures`, by plain open_clip with random weights of seed 0; kept, since it is slow."""
     network, preprocess = plain(model)
-    inputs = pictures(images)
-    golden = hooked(network, torch.stack([preprocess(picture) for picture in inputs]))
-    found = ClipEncoder(model, "random", device=device, **options).image_features(inputs, names, batch_size=batch_size)
-    return {name: in_deviations(values, golden[name]) for name, values in found.items()}
+    return hooked(network, torch.stack([preprocess(picture) for picture in pictures(images)]))
 
 
-def in_deviations(found: torch.Tensor, golden: torch.Tensor) -> float:
+def in_deviations(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest over dimensions: root mean square of what moved, over the dimension's deviation across images.
 
     Args:
         found: ``(N, width)``.
-        golden: the same features as they should be.
+        expected: the same features as they should be.
     """
-    apart = (found.double() - golden.double()).square().mean(dim=0).sqrt()
-    return float((apart / golden.double().std(dim=0, correction=0)).max())
+    apart = (found.double() - expected.double()).square().mean(dim=0).sqrt()
+    return float((apart / expected.double().std(dim=0, correction=0)).max())

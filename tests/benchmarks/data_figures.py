@@ -17,7 +17,7 @@ IMAGES = 5
 _TRAIN = """
 import sys, torch
 sys.path.insert(0, {here!r})
-from training_figures import real_steps
+from training_steps import real_steps
 torch.set_num_threads(1)
 steps = real_steps({features!r}, maps={maps!r}, hidden=1536)
 for _ in range(3):

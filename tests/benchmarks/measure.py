@@ -2,15 +2,16 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 ROUNDS = 7
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number and the bar that it has to reach."""
+    """One measured number and the bar that it has to reach, if there is one."""
 
     name: str
     value: float
@@ -21,6 +22,8 @@ class Figure:
     @property
     def bar(self) -> str:
         """The bar, for a person."""
+        if self.at_least is None and self.at_most is None:
+            return "no bar"
         return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
 
     @property
@@ -35,6 +38,10 @@ class Skipped:
 
     name: str
     reason: str
+
+
+Group = Callable[[Path], Iterable[Figure | Skipped]]
+"""Figures that are measured together; gets a folder of its own."""
 
 
 def seconds(work: Callable[[], object]) -> float:

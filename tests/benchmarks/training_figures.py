@@ -14,47 +14,12 @@ import torch
 import torch.distributed as dist
 from measure import Figure
 from synthetic import write_features
-from torch import nn
+from training_steps import BATCH, bare_steps, real_steps
 
 from rdd.config import Config
-from rdd.config.parse import override
-from rdd.engine import Learner, train_steps
 from rdd.features import FeatureTable
-from rdd.runs.directory import RunDirectory
-from rdd.runs.local_context import LocalContext
 
-BATCH = 2048
 BLOCK_S = 10.0
-
-
-def real_steps(path: str, *, maps: str, hidden: int, group: dist.ProcessGroup | None = None) -> Iterator[int]:
-    """The engine's own steps with the default objective, for ever; yields the images of each."""
-    config = override(Config(), {"model.hidden": hidden, "train.batch_size": BATCH, "train.epochs": 1000})
-    table = FeatureTable.load(path, shared=maps)
-    context = LocalContext(RunDirectory("/nowhere"), lambda metrics: None)
-    if group is not None:
-        context.group, context.rank, context.world_size = group, dist.get_rank(group), dist.get_world_size(group)
-    learner = Learner.build(config, table.width("shared"), context)
-    images = table.split(config.features, "train")
-    for epoch in range(1000):
-        sums: dict[str, torch.Tensor] = {}
-        for metrics in train_steps(learner, table, images, epoch=epoch):
-            sums = {name: sums.get(name, torch.zeros(())) + value for name, value in metrics.items()}
-            yield len(images) / -(-len(images) // BATCH)
-
-
-def bare_steps(width: int, hidden: int = 1536) -> Iterator[int]:
-    """Two forward and backward passes of the same head on one batch in memory, and nothing else."""
-    layers: list[nn.Module] = []
-    for columns in (width, hidden, hidden):
-        layers += [nn.Linear(columns, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(0.335)]
-    head = nn.Sequential(*layers, nn.Linear(hidden, 1))
-    features, labels = torch.randn(BATCH, width), (torch.arange(BATCH) % 5 > 0).float()
-    while True:
-        for _ in range(2):
-            head.zero_grad()
-            nn.functional.binary_cross_entropy_with_logits(head(features).squeeze(-1), labels).backward()
-        yield BATCH
 
 
 def training_figures(folder: Path) -> list[Figure]:
