@@ -88,14 +88,25 @@ def open_parquet(path: str) -> Iterator[tuple[pq.ParquetFile, pa.NativeFile]]:
     """A Parquet file and its bytes; checksums of pages are verified where the writer has left any.
 
     Raises:
-        ValueError: the file is no Parquet.
+        ValueError: the file is no Parquet, or cut, or its footer is damaged; without that nobody knows what rows it had.
+        RuntimeError: it is not there any more.
+        OSError: the disk or the store is at fault.
     """
     fs, inner = storage.filesystem(path)
-    with fs.open_input_file(inner) as stream:
+    try:
+        stream = fs.open_input_file(inner)
+    except FileNotFoundError as error:
+        raise RuntimeError(
+            f"{path} was there when the job began and is gone; bring it back and start the same command again"
+        ) from error
+    with stream:
         try:
             file = pq.ParquetFile(stream, page_checksum_verification=True)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # which what Arrow finds in a footer has not
+                raise
+            why = " ".join(str(error).split())
+            raise ValueError(f"{path} is not a readable Parquet file ({why}); bring it whole or take it away") from error
         yield file, stream
 
 

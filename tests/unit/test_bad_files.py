@@ -185,3 +185,29 @@ def test_records_of_d3(d3: Path, file: str, column: str, reason: str, caplog: py
         assert "r.parquet: the ids of row group 1 from its row" in caplog.text
     if reason == "real_image_failed":
         assert all(row["detail"].startswith("unreadable: ") for row in rows if row["reason"] is not None)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 500, -3, "footer"])
+@pytest.mark.parametrize("file", ["records/b.parquet", "real/s.parquet"])
+def test_a_parquet_file_that_is_cut_among_good_ones_is_refused_by_name(d3: Path, file: str, cut: int | str) -> None:
+    """Its rows can not be counted, so nothing can be promised of them."""
+    (good,) = (d3 / file).parent.iterdir()
+    whole = good.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    broken = whole[:footer] + b"\xff" * 40 + whole[footer + 40 :] if cut == "footer" else whole[:cut]
+    (d3 / file).write_bytes(broken)
+    with pytest.raises(ValueError, match=rf"{file} is not a readable Parquet file \(.+\); bring it whole or take it away$"):
+        D3Source(str(d3 / "records"), str(d3 / "real")).index()
+
+
+@pytest.mark.parametrize("file", ["records/a.parquet", "real/r.parquet"])
+def test_a_file_that_goes_between_listing_and_reading_is_named(d3: Path, file: str) -> None:
+    source = D3Source(str(d3 / "records"), str(d3 / "real"))
+    index = source.index()
+    (d3 / file).unlink()
+    said = rf"{file} was there when the job began and is gone; bring it back and start the same command again$"
+    with pytest.raises(RuntimeError, match=said):
+        list(source.reader(index))
+    if file.startswith("records"):
+        with pytest.raises(RuntimeError, match=said):
+            source.index()
