@@ -82,7 +82,8 @@ class ClipConfig:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where CLIP runs; cuda needs embed.gpus_per_worker above 0."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of CLIP's weights and activations; no fp16 on a CPU, and bf16 is slow there."""
+    """Precision of CLIP's weights and activations; bf16 rounds eight times as coarsely as fp16. No fp16 on a CPU, and bf16 is
+    slow there."""
     channels_last: bool = False
     """Keep the channels of a pixel beside each other, as convolutions on a GPU may like it; changes rounding alone."""
     compile: bool = False
