@@ -10,7 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from s3_server import s3_server
 
+from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override, to_yaml
 from rdd.data.open import open_source
@@ -235,8 +237,9 @@ def test_an_embedding_that_was_stopped_is_read_back_too(config: Config, copy: Pa
     data_of(copy)[1].unlink()
     with pytest.raises(RuntimeError, match=r"data/ lacks \d of 12 records; start the embedding again"):
         verify(of(config, copy))
-    assert run_embedding(of(config, copy))["records_in"] == 12
-    assert verify(of(config, copy))["whole"]
+    assert run_embedding(override(of(config, copy), {"embed.file_mib": 1}))["records_in"] == 12  # rewritten to one file
+    said = verify(of(config, copy))
+    assert (said["whole"], said["files"]) == (True, 1)
 
 
 def test_records_that_changed_are_not_mixed_with_those_embedded(config: Config, copy: Path, tmp_path: Path) -> None:
@@ -246,3 +249,20 @@ def test_records_that_changed_are_not_mixed_with_those_embedded(config: Config, 
         reopen(index.slice(1), str(copy))
     with pytest.raises(ValueError, match="holds no embedding, neither a finished one nor one that goes on"):
         verify(of(config, tmp_path / "nothing"))
+
+
+def test_an_embedding_on_s3_is_read_once(config: Config, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server(monkeypatch) as server:
+        output = f"{server.bucket}/features"
+        for path in copy.rglob("*.*"):
+            storage.write_bytes(f"{output}/{path.relative_to(copy)}", path.read_bytes())
+        server.counts()
+        whole = override(config, {"embed.output": output})
+        assert verify(whole)["whole"]
+        size = sum(file.size for file in storage.list_files(output))
+        assert server.counts().bytes_read < 1.2 * size + len(data_of(copy)) * 70_000  # footers come with the 64 KiB around them
+        storage.write_bytes(f"{output}/data/{data_of(copy)[1].name}", data_of(copy)[1].read_bytes()[:-9])
+        with pytest.raises(
+            RuntimeError, match=r"s3://.*0\.parquet can not be read .*; delete it and start the embedding again"
+        ):
+            verify(whole)

@@ -112,6 +112,10 @@ def test_what_is_embedded_already_is_not_planned_again(config: Config, tmp_path:
     (output / "data" / "a-0.parquet").write_bytes(b"of which only the name is read")  # that of b was deleted
     planned = plan(config)
     assert (planned["records"], planned["records_left"], planned["images_left"]) == (12, 7, 35)
+    note = output / WORK / "compaction.json"
+    note.write_text(json.dumps({"rows_per_group": 1, "files": []}))  # all was embedded, and the files are being rewritten
+    assert plan(config)["records_left"] == 0
+    note.unlink()
     with pytest.raises(RuntimeError, match="the records have changed since the embedding began"):
         plan(override(config, {"embed.limit": 3}))
     check_output(EMBED, config)
