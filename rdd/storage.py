@@ -10,7 +10,7 @@ import posixpath
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -126,20 +126,6 @@ def list_files(path: str, *, suffix: str = "") -> list[File]:
         if info.type == pafs.FileType.File and info.path.endswith(suffix) and not is_hidden(posixpath.relpath(info.path, root))
     ]
     return sorted(files, key=lambda file: file.path)
-
-
-def file_at(path: str) -> File | None:
-    """What a listing says of one file; None where there is none, or something else."""
-    fs, inner = filesystem(path)
-    info = fs.get_file_info(inner)
-    return File(path, info.size, info.mtime_ns or 0) if info.type == pafs.FileType.File else None
-
-
-def kind_of(path: str) -> Literal["file", "directory", "nothing"]:
-    """What there is at a path."""
-    fs, inner = filesystem(path)
-    kind = fs.get_file_info(inner).type
-    return "directory" if kind == pafs.FileType.Directory else "nothing" if kind == pafs.FileType.NotFound else "file"
 
 
 def is_hidden(below: str) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import pyarrow.fs as pafs
+
 from rdd import storage
 from rdd.data.wildcards import fixed_part, glob_files, is_wildcard
 
@@ -26,7 +28,7 @@ class NamedFile:
 
 def names_many(path: str) -> bool:
     """Whether a path is a wildcard or a list of files, and no directory."""
-    return (is_wildcard(path) or path.endswith(LIST_SUFFIX)) and storage.kind_of(path) != "directory"
+    return (is_wildcard(path) or path.endswith(LIST_SUFFIX)) and not _is_directory(path)
 
 
 def parquet_files(path: str, *, what: str = "") -> list[NamedFile]:
@@ -73,7 +75,7 @@ def _listed(path: str, what: str) -> list[NamedFile]:
     if not lines:
         raise ValueError(f"{path} names no Parquet file{what}; it must hold a path or an address on each line")
     with ThreadPoolExecutor(_THREADS) as pool:
-        files = list(pool.map(storage.file_at, lines))
+        files = list(pool.map(_file_at, lines))
     missing = [place for place, file in zip(lines, files, strict=True) if file is None]
     if missing:
         more = f" (and {len(missing) - 1} more are not)" if len(missing) > 1 else ""
@@ -103,3 +105,15 @@ def _place(root: str, line: str) -> str:
         return storage.absolute(path)
     scheme, inner = path.split("://", 1)
     return f"{scheme}://{posixpath.normpath(inner)}"
+
+
+def _is_directory(path: str) -> bool:
+    fs, inner = storage.filesystem(path)
+    return fs.get_file_info(inner).type == pafs.FileType.Directory
+
+
+def _file_at(path: str) -> storage.File | None:
+    """What a listing says of one file; None where there is none, or something else."""
+    fs, inner = storage.filesystem(path)
+    info = fs.get_file_info(inner)
+    return storage.File(path, info.size, info.mtime_ns or 0) if info.type == pafs.FileType.File else None

@@ -100,7 +100,9 @@ def _costs(config: Config, images: int) -> dict[str, Any]:
     speed = _images_per_s(config)
     hours = images / (speed * workers) / 3600 if speed else None if images else 0.0
     if hours is None:
-        logger.warning("no hours without a speed: state embed.images_per_s, which the log of a run with --embed.limit shows")
+        logger.warning(
+            "no hours without a speed: state embed.images_per_s, from the records a second in the log of a run with embed.limit"
+        )
     dollars = hours * price if hours is not None and price else None
     return {"workers": workers, "images_per_s": speed or None, "hours": hours, "dollars": dollars}
 
