@@ -1,18 +1,16 @@
 """Embeddings as a person starts them, in a process of their own, and what they have written."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rdd import storage
 from rdd.embedding.resume import WORK
-
-ONE_RECORD = {"embed.records_per_task": 1, "embed.records_per_commit": 1, "clip.batch_size": 5}
-"""Settings for many commits: what one forward pass takes does not depend on what was embedded before."""
 
 
 def settings(records: str, output: str, model: str, **more: Any) -> dict[str, Any]:
@@ -36,14 +34,19 @@ def words(values: Mapping[str, Any]) -> list[str]:
     return [sys.executable, "jobs/embed.py", *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
 
 
-def start(values: Mapping[str, Any]) -> subprocess.Popen[str]:
-    """Start the command; what it says is read at its end."""
-    return subprocess.Popen(words(values), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@contextlib.contextmanager
+def started(values: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    """The command while it runs; what it says is read at its end, and what is left of it then is killed."""
+    with subprocess.Popen(words(values), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 240) -> dict[str, Any]:
-    """The summary of a command that must succeed."""
-    out, err = process.communicate(timeout=seconds)
+def summary_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a command that must succeed says at its end."""
+    out, err = process.communicate()
     assert process.returncode == 0, err
     summary: dict[str, Any] = json.loads(out.splitlines()[-1])
     assert summary["records_in"] == summary["records_written"] + summary["records_quarantined"]
@@ -52,19 +55,11 @@ def ended(process: subprocess.Popen[str], seconds: float = 240) -> dict[str, Any
 
 def run(values: Mapping[str, Any]) -> dict[str, Any]:
     """Run the command to its good end."""
-    return ended(start(values))
+    with started(values) as process:
+        return summary_of(process)
 
 
-def refused(values: Mapping[str, Any]) -> tuple[int, str]:
-    """Exit code of a command that must fail, and its last line, the only one besides the log."""
-    process = start(values)
-    out, err = process.communicate(timeout=240)
-    assert out == ""
-    assert "Traceback" not in err
-    return process.returncode, err.splitlines()[-1]
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 240) -> None:
     """Wait for something that a running command brings about."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -99,6 +99,7 @@ def test_images_of_a_store_that_fails_are_not_quarantined_and_a_missing_one_is(o
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_an_embedding_from_s3_to_s3_ends_whole_whatever_the_store_does(
     server: S3Server, sample_set: Path, tiny_model: str, tmp_path: Path
 ) -> None:
@@ -109,10 +110,10 @@ def test_an_embedding_from_s3_to_s3_ends_whole_whatever_the_store_does(
     output = f"{server.bucket}/features"
     server.counts()
     server.fail(share=0.2, reset_share=0.05)
-    process = job.start(job.settings(f"{server.bucket}/sample", output, tiny_model, **sizes))
-    job.wait_until(lambda: any("/checkpoint/" in request for request in server.counts().requests), process)
-    server.fail(share=0.2, reset_share=0.05, away_s=10)
-    summary = job.ended(process)
+    with job.started(job.settings(f"{server.bucket}/sample", output, tiny_model, **sizes)) as process:
+        job.wait_until(lambda: any("/checkpoint/" in request for request in server.counts().requests), process)
+        server.fail(share=0.2, reset_share=0.05, away_s=10)
+        summary = job.summary_of(process)
     server.fail()
     assert (summary["records_in"], summary["records_written"]) == (12, 12)
     assert job.rows(output) == job.rows(str(tmp_path / "untouched"))
