@@ -28,6 +28,8 @@ class Counts:
     """Method, path and range of each."""
     bytes_read: int
     """Of the objects."""
+    bytes_written: int
+    """In the bodies of requests."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class _Watched:
         self._random = random.Random(0)
         self._requests: list[str] = []
         self._bytes_read = 0
+        self._bytes_written = 0
         self._faults = {"share": 0.0, "reset_share": 0.0, "away_s": 0.0}
         self._back_at = 0.0
 
@@ -97,17 +100,18 @@ class _Watched:
             return [b""]
         answer = list(self._application(environ, start_response))
         self._requests.append(f"{method} {path} {environ.get('HTTP_RANGE', '')}".strip())
+        self._bytes_written += int(environ.get("CONTENT_LENGTH") or 0)
         if method == "GET" and path.count("/") > 1 and "list-type" not in environ["QUERY_STRING"]:
             self._bytes_read += sum(map(len, answer))
         return answer
 
     def _controlled(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        said = {"requests": self._requests, "bytes_read": self._bytes_read}
+        said = {"requests": self._requests, "bytes_read": self._bytes_read, "bytes_written": self._bytes_written}
         if environ["REQUEST_METHOD"] == "PUT":
             self._faults = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
             self._back_at = time.monotonic() + self._faults["away_s"]
         else:
-            self._requests, self._bytes_read = [], 0
+            self._requests, self._bytes_read, self._bytes_written = [], 0, 0
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(said).encode()]
 

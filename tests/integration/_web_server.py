@@ -87,7 +87,7 @@ class Server:
         if self.requests[request.path_qs] <= int(request.match_info["times"]):
             after = request.query.get("after")
             return web.Response(status=int(request.match_info["code"]), headers={"Retry-After": after} if after else {})
-        return web.Response(body=image(7), content_type="image/jpeg")
+        return web.Response(body=image(int(request.query.get("number", 7))), content_type="image/jpeg")
 
     async def silence(self, request: web.Request) -> web.Response:
         await asyncio.sleep(3600)
