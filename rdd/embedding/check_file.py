@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rdd import storage
+from rdd.embedding.caption_cosine import with_cosines
 from rdd.embedding.output import counts_of, quarantined
 from rdd.feature_names import TEXTS
 from rdd.features.columns import Column
 from rdd.features.values import lengths_of, not_finite, values_of
 from rdd.hashing import hash_strings
-from rdd.schema import FILE_FACTS, features_schema
+from rdd.schema import FILE_FACTS, REAL, features_schema
 
 _ROWS_AT_A_TIME = 256  # of D3 with four blocks: 13 MB
 _BYTES_AT_A_TIME = 2**24
@@ -31,7 +32,7 @@ class FlawError(Exception):
 
 @dataclass(frozen=True)
 class FileContent:
-    """What a sound file holds, in some 60 bytes a record."""
+    """What a sound file holds, in some 120 bytes a record of D3."""
 
     keys: np.ndarray
     """``(rows,)`` uint64: hash of each key."""
@@ -42,7 +43,8 @@ class FileContent:
     counts: dict[str, Any]
     """Of :func:`rdd.embedding.output.counts_of`."""
     images: pa.Table
-    """``content_hashes`` of each record, and its ``reason``."""
+    """Of each record that was not rejected ``content_hashes``, ``caption_cosines``, its ``reason``, which is null, and of its
+    ``generators`` whether they are ``real``."""
 
 
 def check_file(path: str, columns: Mapping[str, Column], *, d3: bool) -> FileContent:
@@ -107,23 +109,31 @@ def _check_schema(schema: pa.Schema, columns: Mapping[str, Column]) -> None:
     types = {name: expected.field(name).type for name in _NEEDED if name != "content_hashes"}
     types |= {column.stored: pa.binary() for column in columns.values()}
     for name, kind in types.items():
-        place = schema.get_field_index(name)
-        there = "absent" if place < 0 else schema.field(place).type
-        if there != kind:
-            raise FlawError(f"has the column {name} of type {there} instead of {kind}")
+        if (place := schema.get_field_index(name)) < 0:
+            raise FlawError(f"lacks the column {name}")
+        if schema.field(place).type != kind:
+            raise FlawError(f"has the column {name} of type {schema.field(place).type} instead of {kind}")
 
 
 def _content(table: pa.Table, columns: Mapping[str, Column], d3: bool) -> FileContent:
     _check_rows(table, columns)
     written = table.filter(pc.is_null(table["reason"]))
-    hashes = table["content_hashes"].cast(pa.list_(pa.uint64()))
     return FileContent(
         keys=hash_strings(table["key"].to_pylist()),
         record_ids=hash_strings(written["record_id"].to_pylist()),
         rejected=hash_of_rows(quarantined(table)),
         counts=counts_of(table, d3=d3),
-        images=pa.table({"content_hashes": hashes, "reason": table["reason"]}),
+        images=_images(written.combine_chunks()),
     )
+
+
+def _images(written: pa.Table) -> pa.Table:
+    """What the manifest counts of images, and nothing else of them."""
+    generators = written["generators"].combine_chunks()
+    real = pc.if_else(pc.equal(pc.list_flatten(generators), REAL), REAL, "")
+    offsets = np.concatenate([[0], np.cumsum(np.asarray(pc.list_value_length(generators)))])
+    columns = with_cosines(written).select(["content_hashes", "caption_cosines", "reason"])
+    return columns.append_column("generators", pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), real))
 
 
 def _check_rows(table: pa.Table, columns: Mapping[str, Column]) -> None:
@@ -138,9 +148,10 @@ def _check_rows(table: pa.Table, columns: Mapping[str, Column]) -> None:
     if pc.list_flatten(written["generators"]).null_count:
         raise FlawError("holds an image without a generator")
     images = np.asarray(pc.list_value_length(written["generators"]))
-    for name in FILE_FACTS:
+    for name in (*FILE_FACTS, "caption_cosines"):
         if name in written.column_names:
-            described = np.asarray(pc.list_value_length(written[name]).fill_null(-1))
+            absent = pa.array(images) if name == "caption_cosines" else -1  # they need prompts
+            described = np.asarray(pc.coalesce(pc.list_value_length(written[name]), absent))
             _refuse(described != images, keys, f"{name} of more or fewer images than there are")
     for name, column in columns.items():
         vectors = np.ones_like(images) if name in TEXTS else images

@@ -1,6 +1,6 @@
 """Read an embedding back and say whether it is whole: every page of every file, every key once, every number of the manifest.
 
-It needs neither records nor weights, writes nothing, and holds some 60 bytes a record besides the rows that it looks at.
+It needs neither records nor weights, writes nothing, and holds some 120 bytes a record besides the rows that it looks at.
 """
 
 import functools
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from rdd import storage
 from rdd.config import Config
+from rdd.embedding.caption_cosine import cosine_quantiles
 from rdd.embedding.check_file import FileContent, FlawError, added, check_file, hash_of_rows
 from rdd.embedding.compact import planned
 from rdd.embedding.conflicts import repeated_images
@@ -150,7 +151,7 @@ def _joined(found: dict[str, FileContent], name: str) -> np.ndarray:
 def _check_manifest(output: str, manifest: dict[str, Any], counts: dict[str, Any], found: dict[str, FileContent]) -> None:
     """Every number that the manifest says of the records."""
     images = pa.concat_tables(content.images for content in found.values())
-    there = counts | {"repeated_images": repeated_images(images)}
+    there = counts | {"repeated_images": repeated_images(images), "caption_cosines": cosine_quantiles(images)}
     wrong = {
         f"{MANIFEST}: {name}": f"is {manifest[name]!r} and the files hold {value!r}"
         for name, value in there.items()

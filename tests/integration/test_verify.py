@@ -179,6 +179,11 @@ def spoil_quarantine(output: Path) -> None:
         (double, r"data/ holds \d records more than once, in .*-0\.parquet and .*-0\.parquet; delete one of these files"),
         (in_manifest(images=54), r"manifest\.json: images is 54 and the files hold 55; put the manifest back"),
         (in_manifest(quarantined={}), r"quarantined is \{\} and the files hold \{'not_an_image': 1\}"),
+        (
+            in_manifest(caption_cosines={}),
+            r"manifest\.json: caption_cosines is \{\} and the files hold \{'real': \{'images': 11",
+        ),
+        (in_rows("caption_cosines", lambda values: values[1:]), r"caption_cosines of more or fewer images than there are"),
         (in_manifest(keys_hash="0"), r"data/ holds other records than the index"),
         (in_manifest(embed_dim=16), r"manifest\.json: encoder\.embed_dim must be embed_dim, 16, got 32"),
         (
