@@ -63,6 +63,7 @@ def settings(manifest: str, output: Path, model: str, **more: Any) -> dict[str, 
         "clip.batch_size": 1,
         "embed.output": str(output),
         "embed.text": "false",
+        "embed.cpus_per_worker": 0.5,  # within one session Ray lets go of the actor of a failed job late
         "embed.threads_per_worker": 1,
         "embed.records_per_task": 4,
         "embed.records_per_commit": 1,
