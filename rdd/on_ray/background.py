@@ -66,7 +66,9 @@ def root_cause(error: BaseException) -> Exception:
     wrapped = isinstance(error, ray.exceptions.RayError) and len(lines) > 1
     if wrapped and last.startswith("ValueError: "):
         return ValueError(last.removeprefix("ValueError: "))
-    return RuntimeError(last.rstrip(" :'") if wrapped else f"{type(error).__name__}: {last}".rstrip(" :'"))
+    named = wrapped or type(error) is RuntimeError  # which is how our own sentences come
+    said = last.removeprefix("RuntimeError: ") if named else f"{type(error).__name__}: {last}"
+    return RuntimeError(said.rstrip(" :'"))
 
 
 _RAY_DATA_ADDS = "Failed to apply UDF"
