@@ -60,7 +60,8 @@ class Meter:
         self._now: Counter[str] = Counter()
 
     def begin(self, stage: str) -> None:
-        """Count for another stage from now on."""
+        """Count for another stage from now on; what was asked for since the last count is no stage's."""
+        self._now = Counter()
         self.read()
         self._now = self.of_stage[stage] = Counter()
 
@@ -254,6 +255,7 @@ def rehearse(records: int, seed: int = 0) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="rdd-"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(folder))
+        patch.setenv("RDD_MAP_DIR", str(folder))
         patch.delenv("RAY_ADDRESS", raising=False)
         with s3_server(patch) as server, web_server(folder) as port:
             logger.info("logs are in %s", folder)
