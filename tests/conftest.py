@@ -9,6 +9,7 @@ import pytest
 from rdd.config import ClipConfig, SampleConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "integration"))  # the tests of a cluster use its web server
 
 TINY = {
     "embed_dim": 32,
