@@ -125,6 +125,7 @@ def test_a_failure_half_way_loses_and_repeats_nothing(ray_session, config: Confi
     assert torch.equal(features_of(output), features_of(tmp_path / "untouched"))
 
 
+@pytest.mark.slow
 def test_files_of_commits_are_rewritten_in_order_also_after_a_failure(
     ray_session, config: Config, tmp_path: Path, monkeypatch, caplog
 ) -> None:

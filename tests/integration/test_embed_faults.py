@@ -115,6 +115,7 @@ def test_odd_images_are_embedded_as_open_clip_sees_them_or_quarantined_for_their
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_file_that_goes_while_others_are_embedded_is_named_and_brought_back_the_job_goes_on(
     untouched: list[dict[str, Any]], manifest: str, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +150,7 @@ def small_disk(place: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_job_in_one_sentence_and_with_room_the_same_command_goes_on(
     untouched: list[dict[str, Any]], manifest: str, tiny_model: str, tmp_path: Path
 ) -> None:

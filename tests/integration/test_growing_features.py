@@ -39,6 +39,7 @@ def _vectors(paths: list[str], inputs: list[str]) -> dict[tuple[str, str], tuple
     return {place: tuple(row) for place, row in zip(zip(ids, generators, strict=True), features, strict=True)}
 
 
+@pytest.mark.slow
 def test_records_then_a_generator_then_a_block_give_what_one_embedding_gives(
     ray_session, sample_set: Path, tiny_model: str, tmp_path: Path, caplog
 ) -> None:

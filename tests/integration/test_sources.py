@@ -47,6 +47,7 @@ def write_test_folders(folder: Path) -> None:
                 place.write_bytes(data + (b"\0" if variant == "augm" else b""))
 
 
+@pytest.mark.slow
 def test_the_authors_test_folders_become_features(ray_session, config: Config, tmp_path: Path) -> None:
     write_test_folders(tmp_path / "d3_test")
     values = {"records.kind": "d3_test", "records.path": str(tmp_path / "d3_test"), "embed.text": False}

@@ -44,6 +44,7 @@ def test_features_in_float32_are_golden(three_blocks: str, names: list[str], opt
     assert max(moved(three_blocks, names, 32, **options).values()) < FLOAT32_ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU and there is no g++")
 def test_compiled_features_are_golden_for_batches_of_any_size(three_blocks: str) -> None:
