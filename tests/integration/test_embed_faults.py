@@ -30,7 +30,7 @@ from rdd.config.parse import override
 from rdd.on_ray import embed
 from rdd.on_ray.embed import run_embedding
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 RECORDS = 48
 

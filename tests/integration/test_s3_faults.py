@@ -13,7 +13,7 @@ from rdd import storage
 from rdd.data.image_files import FileReader
 from rdd.data.index import make_index
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
