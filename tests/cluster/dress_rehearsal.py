@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,12 @@ class Rehearsal:
         server: S3.
         port: of the web server.
         seed: of the records and of the moments of kills.
+        ways: how fetch and embedding are killed, one way after the other.
     """
 
-    def __init__(self, records: int, folder: Path, server: S3Server, port: int, seed: int) -> None:
+    def __init__(self, records: int, folder: Path, server: S3Server, port: int, seed: int, ways: Sequence[Way]) -> None:
         self._folder, self._port, self._seed, self._bucket = folder, port, seed, server.bucket
+        self._ways = ways
         self._meter, self._draw = Meter(server), np.random.default_rng(seed)
         self.set = RehearsalSet(records, port, seed)
         self._per_file = min(_LARGEST_FILE, max(10, records // _COMMITS_A_STAGE))
@@ -138,12 +141,12 @@ class Rehearsal:
         }
 
     def _killed(self, name: str, words: list[str], commits: int, tells: str) -> None:
-        """A stage that is killed three times at random moments before it may end."""
+        """A stage that is killed at random moments before it may end."""
         self._meter.begin(name)
         job = WatchedJob(name, words, self._folder, self._meter.read, tells)
         self._runs[name] = job.result
         try:
-            for way in WAYS:
+            for way in self._ways:
                 moment = int(self._draw.integers(1, max(2, commits // 5)))
                 job.run_until(lambda seen, moment=moment: seen >= moment, way)
                 logger.info("%s: killed (%s) after %d commits", name, way, job.result.attempts[-1].commits)
@@ -250,7 +253,7 @@ class Rehearsal:
         return words
 
 
-def rehearse(records: int, seed: int = 0) -> dict[str, Any]:
+def rehearse(records: int, seed: int = 0, ways: Sequence[Way] = WAYS) -> dict[str, Any]:
     """Run it in a folder of its own, which is deleted at the end unless something fails."""
     folder = Path(tempfile.mkdtemp(prefix="rdd-"))
     with pytest.MonkeyPatch.context() as patch:
@@ -259,7 +262,7 @@ def rehearse(records: int, seed: int = 0) -> dict[str, Any]:
         patch.delenv("RAY_ADDRESS", raising=False)
         with s3_server(patch) as server, web_server(folder) as port:
             logger.info("logs are in %s", folder)
-            report = Rehearsal(records, folder, server, port, seed).run()
+            report = Rehearsal(records, folder, server, port, seed, ways).run()
     shutil.rmtree(folder)
     return report
 

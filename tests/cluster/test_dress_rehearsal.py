@@ -9,8 +9,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 @pytest.mark.timeout(1500)
 def test_a_small_dress_rehearsal_survives_its_kills() -> None:
-    report = rehearse(300)
+    report = rehearse(300, ways=["driver"])
     for stage in ("fetch", "embed"):
         killed = [attempt.killed for attempt in report["stages"][stage].attempts]
-        assert killed == ["driver", "machine", "driver", None]
+        assert killed == ["driver", None]
     assert "No disagreement." in table_of(report)
