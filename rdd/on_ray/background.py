@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import threading
 from collections.abc import Callable
 
@@ -33,9 +34,9 @@ class Background:
         self._thread = threading.Thread(target=self._run, daemon=True, name="ray-work")
         self._thread.start()
 
-    def running(self) -> bool:
-        """Whether it still runs, after a wait of ``POLL_S`` at most."""
-        self._thread.join(POLL_S)
+    def running(self, wait_s: float = math.inf) -> bool:
+        """Whether it still runs, after a wait of ``POLL_S`` or ``wait_s`` at most."""
+        self._thread.join(min(POLL_S, wait_s))
         return self._thread.is_alive()
 
     def finish(self) -> None:

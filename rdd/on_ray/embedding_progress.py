@@ -1,6 +1,7 @@
 """Progress of an embedding: counts of records that its workers report, and the end of the job when none come."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,8 @@ from rdd.on_ray.session import resources_held
 from rdd.progress import REPORT_S, StallClock
 
 logger = logging.getLogger(__name__)
+
+_UNTIL_LOADED_S = 0.2  # so that the log says soon when encoding begins
 
 
 class Ledger:
@@ -74,7 +77,7 @@ def run_watched(
     counts: dict[str, int] = {}
     clock.observe({})
     loaded = False
-    while background.running():
+    while background.running(math.inf if loaded else _UNTIL_LOADED_S):
         now, counts = time.monotonic(), _counts(ledger, counts)
         if counts.get("load") and not loaded:
             loaded = True
