@@ -28,10 +28,15 @@ class EncoderIdentity:
     """open_clip's preprocessing config."""
 
 
-_DECISIVE = ("model", "weights_sha256", "embed_dim", "quick_gelu", "normalized", "preprocessing")
+_DECISIVE = ("model", "weights_sha256", "embed_dim", "quick_gelu", "normalized", "preprocessing", "precision")
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What makes two encoders give other features, by name, of one and of the other; what their weights are called does not."""
+    """What makes two encoders give other features, by name, of one and of the other; what their weights are called does not.
+
+    Args:
+        one: fields of an :class:`EncoderIdentity`, and ``precision`` where it is to be compared.
+        other: likewise.
+    """
     ours, theirs = (json.loads(json.dumps(dict(identity))) for identity in (one, other))
     return {name: (ours.get(name), theirs.get(name)) for name in _DECISIVE if ours.get(name) != theirs.get(name)}

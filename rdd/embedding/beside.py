@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 
 from rdd import storage
 from rdd.config import Config
-from rdd.embedding.resume import read_table
+from rdd.embedding.resume import read_tables
 from rdd.encoder_identity import EncoderIdentity, differences
 from rdd.feature_names import PROJECTED, TEXTS, block_of
 from rdd.features.columns import columns_of
 from rdd.features.feature_set import FeatureSet
 from rdd.features.files import feature_files
+from rdd.features.manifest import encoder_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,19 +65,18 @@ def check_same_encoder(config: Config, encoder: EncoderIdentity) -> None:
     Raises:
         ValueError: naming what differs.
     """
+    here = vars(encoder) | {"precision": config.clip.precision}
     for member in FeatureSet.open(config.embed.beside).members:
-        there = member.manifest.get("config", {}).get("clip", {}).get("precision", config.clip.precision)
-        found = differences(vars(encoder), member.manifest["encoder"])
-        found |= {} if there == config.clip.precision else {"precision": (config.clip.precision, there)}
+        found = differences(here, encoder_of(member.manifest))
         if found:
-            what = ", ".join(f"{name} {here!r} here and {other!r} there" for name, (here, other) in found.items())
+            what = ", ".join(f"{name} {ours!r} here and {theirs!r} there" for name, (ours, theirs) in found.items())
             raise ValueError(f"embed.beside must name features of the same encoder, got {member.path} with {what}")
 
 
 def described_beside(paths: Iterable[str]) -> pa.Table:
     """Generators and hashes of the bytes of all images that finished feature sets hold."""
-    columns = ["generators", "content_hashes"]
-    return pa.concat_tables([read_table(file, columns) for path in paths for file in feature_files(path)])
+    files = [file for path in paths for file in feature_files(path)]
+    return pa.concat_tables(read_tables(files, ["generators", "content_hashes"]))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Held:
         members = FeatureSet.open(paths).members
         columns = ["key", "record_id", "generators", "reason"]
         files = [feature_files(storage.absolute(member.path)) for member in members]
-        tables = [pa.concat_tables([read_table(file, columns) for file in some]).combine_chunks() for some in files]
+        tables = [pa.concat_tables(read_tables(some, columns)).combine_chunks() for some in files]
         return cls(tables, [set(columns_of(member.manifest)) for member in members])
 
     @property

@@ -18,7 +18,7 @@ from rdd.config import Config
 from rdd.embedding.compact import planned
 from rdd.embedding.reopen import MANIFEST, has_lost_files
 from rdd.embedding.request import read_request, records_in_pass
-from rdd.embedding.resume import check_index, committed_keys, data_files, read_table
+from rdd.embedding.resume import check_index, committed_keys, data_files, read_tables
 from rdd.embedding.stored import stored_features
 from rdd.feature_names import TEXTS
 
@@ -112,7 +112,7 @@ def _left(index: pa.Table, output: str) -> np.ndarray:
     if planned(output) is not None:  # all was embedded, and its files are being rewritten
         return np.zeros(index.num_rows, dtype=bool)
     if storage.exists(storage.join(output, MANIFEST)):  # it was finished, and has lost files
-        done = pa.concat_tables(read_table(path, ["key"]) for path in data_files(output))["key"].combine_chunks()
+        done = pa.concat_tables(read_tables(data_files(output), ["key"]))["key"].combine_chunks()
     else:
         done = committed_keys(output)
     return ~np.asarray(pc.is_in(index["key"], value_set=done))

@@ -3,7 +3,7 @@
 import json
 import logging
 import posixpath
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -59,6 +59,12 @@ def read_table(path: str, columns: list[str] | None = None, *, optional: Collect
     return storage.read_table(path, columns, optional=optional, way_out="delete the output directory to embed again")
 
 
+def read_tables(paths: Iterable[str], columns: list[str] | None = None) -> list[pa.Table]:
+    """Some Parquet files, or some of their columns, read side by side."""
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        return list(pool.map(lambda path: read_table(path, columns), paths))
+
+
 def commit_of(path: str) -> str:
     """Name of the commit that a data file belongs to."""
     return posixpath.basename(path).rsplit("-", 1)[0]
@@ -102,8 +108,7 @@ def committed_keys(output: str) -> pa.Array:
     """Keys of the records that earlier runs have committed; of a commit whose data file was deleted, none."""
     there = set(map(commit_of, data_files(output)))
     paths = [path for name, path in _commits(output).items() if name in there]
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        keys = list(pool.map(lambda path: read_table(path)["key"].combine_chunks(), paths))
+    keys = [table["key"].combine_chunks() for table in read_tables(paths)]
     return pa.concat_arrays(keys) if keys else pa.array([], pa.string())
 
 

@@ -16,7 +16,7 @@ from rdd.features.columns import TEXT, Layout, columns_of, layout_of
 from rdd.features.files import Allocate, OnProgress, allocated, copy_columns, feature_files, ignored, in_memory, read_columns
 from rdd.features.index import FileIndex, ImageIndex, check_counts, check_rows, index_images, read_index
 from rdd.features.join import Joined, Part, join
-from rdd.features.manifest import identity_of, read_manifest
+from rdd.features.manifest import encoder_of, identity_of, read_manifest
 from rdd.hashing import sha256_bytes
 
 logger = logging.getLogger(__name__)
@@ -189,10 +189,7 @@ def _share(member: Member, layout: Layout) -> Layout:
 
 def _check_encoder(one: Member, other: Member) -> None:
     """Refuse features that one head can not take together, or whose rounding would tell them apart."""
-    different = differences(one.manifest["encoder"], other.manifest["encoder"])
-    precisions = [member.manifest.get("config", {}).get("clip", {}).get("precision") for member in (one, other)]
-    if precisions[0] != precisions[1]:
-        different["precision"] = (precisions[0], precisions[1])
+    different = differences(encoder_of(one.manifest), encoder_of(other.manifest))
     if different:
         what = ", ".join(f"{name} {here!r} and {there!r}" for name, (here, there) in different.items())
         raise ValueError(f"features.path must name features of one encoder, got {one.path} and {other.path} with {what}")

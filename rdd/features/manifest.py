@@ -37,6 +37,11 @@ def read_manifest(path: str) -> tuple[dict[str, Any], str]:
     return manifest, sha256_bytes(data)
 
 
+def encoder_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The identity of the encoder of a feature set, and the precision that it ran in, None where the manifest does not say."""
+    return manifest["encoder"] | {"precision": manifest.get("config", {}).get("clip", {}).get("precision")}
+
+
 _KINDS: dict[str, type] = {"encoder": dict, "embed_dim": int, "text": bool, "records_written": int, "images": int}
 
 
