@@ -156,6 +156,7 @@ def test_files_of_commits_are_rewritten_in_order_also_after_a_failure(
     assert torch.equal(features_of(output), features_of(tmp_path / "as_committed"))
 
 
+@pytest.mark.slow
 def test_a_rewritten_file_that_is_lost_is_embedded_again(ray_session, config: Config, tmp_path: Path, monkeypatch) -> None:
     real = embed.plan_compaction
     monkeypatch.setattr(embed, "plan_compaction", lambda *asked, file_bytes: real(*asked, file_bytes=file_bytes // 10_000))

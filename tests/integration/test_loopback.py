@@ -116,6 +116,7 @@ def test_the_token_is_its_users_alone_and_opens(training: tuple[psutil.Process, 
         pytest.param({}, id="none", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_client_without_the_token_is_refused(training: tuple[psutil.Process, str], environment, shown: dict) -> None:
     done = attach(training[1], environment | shown)
     assert done.returncode != 0

@@ -49,6 +49,7 @@ def inputs_of(run: Path | str) -> dict[str, int]:
     return detector.inputs
 
 
+@pytest.mark.slow
 def test_every_stage_runs_on_a_block(ray_session, config: Config, tmp_path: Path) -> None:
     trained = run_training(config)
     assert inputs_of(trained["run_dir"]) == {"block_2": 4}

@@ -66,6 +66,7 @@ def test_one_graph_serves_batches_of_all_sizes(three_blocks: str, graphs: list) 
     assert len(graphs) == 1
 
 
+@pytest.mark.slow
 def test_many_encoders_in_a_process_are_compiled_each(tiny_model: str, graphs: list) -> None:
     visual = ClipEncoder(tiny_model, "random")._tower.visual
     for _ in range(9):  # beyond torch.compile's limit for one function, after which it would stop compiling
