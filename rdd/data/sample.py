@@ -66,17 +66,17 @@ def make_sample(config: SampleConfig) -> dict[str, object]:
         ``output``, ``records``, ``real_images`` and ``num_records``.
 
     Raises:
-        ValueError: no output is given, it is on S3, or it was made with another config.
+        ValueError: no output is given, or it was made with another config.
     """
     if not config.output:
         raise ValueError("sample.output must name the directory to write, got nothing")
-    if storage.is_remote(config.output):
-        raise ValueError(f"sample.output must be a local directory, got {config.output}")
     output = storage.absolute(config.output)
     identity = {key: value for key, value in asdict(config).items() if key != "output"}
     done = {name: storage.join(output, name) for name in ("records", "real_images")}
     with storage.owned_directory(output, {"sample": identity}):
-        if not all(storage.exists(path) for path in done.values()):
+        if storage.is_remote(output):
+            _write_files(config, output)  # S3 has no rename, so that both directories fill file by file
+        elif not all(storage.exists(path) for path in done.values()):
             partial = storage.join(output, ".partial")
             _write_files(config, partial)
             for name, path in done.items():
