@@ -52,12 +52,13 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """Serve an empty bucket to this process and to those that it starts."""
+def s3_server(monkeypatch: pytest.MonkeyPatch, address: str = "127.0.0.1") -> Iterator[S3Server]:
+    """Serve an empty bucket to this process and to those that it starts, on one of this machine's addresses."""
     import boto3
     import s3fs
 
-    process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    words = [sys.executable, __file__, address]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
@@ -117,13 +118,13 @@ class _Watched:
 
 
 def main() -> None:
-    """Serve until killed; the address is printed once it listens."""
+    """Serve at the address that is the argument until killed; it is printed with its port once the server listens."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
     application = _Watched(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
-    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    server = make_server(sys.argv[1], 0, application, threaded=True, request_handler=MotoRequestHandler)
+    print(f"http://{sys.argv[1]}:{server.server_port}", flush=True)
     server.serve_forever()
 
 
