@@ -7,7 +7,8 @@ https://github.com/ray-project/kuberay/tree/v1.7.0/ray-operator/config/crd/bases
 
     python tests/cluster/_kuberay_schema.py FOLDER/ray.io_rayclusters.yaml FOLDER/ray.io_rayjobs.yaml
 
-Secret and PodDisruptionBudget are Kubernetes' own (``core/v1``, ``policy/v1``) and small: they are written down here.
+Secret and PodDisruptionBudget are Kubernetes' own (``core/v1``, ``policy/v1``), PodMonitor is the Prometheus operator's. They
+are small, and written down here.
 """
 
 import sys
@@ -44,14 +45,14 @@ def manifests() -> Iterator[tuple[Path, Node]]:
 def complaints(manifest: Node) -> list[str]:
     """What a manifest says that is no field, or of another type, each with the place; empty where all is well."""
     kind = f"{manifest['apiVersion']} {manifest['kind']}"
-    schema = yaml.safe_load(_DERIVED.read_text()) | _of_kubernetes()
+    schema = yaml.safe_load(_DERIVED.read_text()) | _others()
     if kind not in schema:
         return [f"a manifest must be of a kind that is known here, {', '.join(schema)}, got {kind}"]
     errors = jsonschema.Draft202012Validator({**schema, "$ref": f"#/{kind.replace('/', '~1')}"}).iter_errors(manifest)
     return [f"{error.json_path}: {error.message}" for error in errors]
 
 
-def _of_kubernetes() -> Node:
+def _others() -> Node:
     selector = _object({"matchLabels": _STRINGS})
     amount = {"type": ["integer", "string"]}
     budget = {
@@ -61,7 +62,15 @@ def _of_kubernetes() -> Node:
         "unhealthyPodEvictionPolicy": {"enum": ["IfHealthyBudget", "AlwaysAllow"]},
     }
     secret = {"type": {"type": "string"}, "data": _STRINGS, "stringData": _STRINGS, "immutable": {"type": "boolean"}}
-    return {"v1 Secret": _top(secret), "policy/v1 PodDisruptionBudget": _top({"spec": _object(budget)}, "spec")}
+    names = {"type": "array", "items": {"type": "string"}}
+    relabeling = _object({"sourceLabels": names, "targetLabel": {"type": "string"}})
+    endpoint = _object({"port": {"type": "string"}, "relabelings": {"type": "array", "items": relabeling}})
+    monitor = {"selector": selector, "podMetricsEndpoints": {"type": "array", "items": endpoint}}
+    return {
+        "v1 Secret": _top(secret),
+        "policy/v1 PodDisruptionBudget": _top({"spec": _object(budget)}, "spec"),
+        "monitoring.coreos.com/v1 PodMonitor": _top({"spec": _object(monitor)}, "spec"),
+    }
 
 
 def _object(fields: Node) -> Node:

@@ -81,6 +81,7 @@ MISSPELT = [
     ("jobs/evaluate.yaml", "spec.entrypointNumCpus", "one"),
     ("disruption_budget.yaml", "spec.minimumAvailable", 1),
     ("disruption_budget.yaml", "spec.selector.matchLabel", {}),
+    ("pod_monitor.yaml", "spec.podMetricsEndpoints.0.relabelling", []),
     ("settings.yaml", "stringdata", {}),
     ("jobs/train.yaml", "apiVersion", "ray.io/v1alpha1"),
 ]
@@ -192,6 +193,10 @@ def test_manifests_name_each_other_and_the_versions_of_the_project() -> None:
         (container,) = group["template"]["spec"]["containers"]
         assert container["image"] == "your-registry/rdd:your-tag"
         assert container["envFrom"] == [{"secretRef": {"name": secret}}]
+    monitor = kinds["PodMonitor"]["spec"]
+    ports = {port["name"] for port in SPEC["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"]}
+    assert monitor["selector"]["matchLabels"] == {"ray.io/cluster": CLUSTER["metadata"]["name"]}
+    assert {endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]} <= ports
     for path, manifest in manifests():
         if manifest["kind"] == "RayJob":
             assert manifest["spec"]["clusterSelector"] == {"ray.io/cluster": CLUSTER["metadata"]["name"]}
@@ -205,11 +210,14 @@ def test_ray_itself_reads_the_variable_that_drains_a_node_and_the_pod_outlives_t
 
     name = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
     assert hasattr(ray_constants, name)
-    for group in groups_of(SPEC):
+    for group in SPEC["workerGroupSpecs"]:
         pod = group["template"]["spec"]
-        environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
-        assert 60 <= float(environment[name]) <= pod["terminationGracePeriodSeconds"] - 30
+        assert 60 <= float(environment_of(group)[name]) <= pod["terminationGracePeriodSeconds"] - 30
         assert pod["terminationGracePeriodSeconds"] >= 120
+
+
+def environment_of(group: dict[str, Any]) -> dict[str, str]:
+    return {entry["name"]: entry["value"] for entry in group["template"]["spec"]["containers"][0]["env"]}
 
 
 def as_the_autoscaler_reads_it() -> dict[str, Any]:
