@@ -40,10 +40,7 @@ def named_in(query: str) -> Labels:
 
 
 def scrape(addresses: Iterable[str], into: Labels) -> None:
-    """Add what some processes serve; one that is on its way or gone has nothing.
-
-    Ray serves the value of a gauge once, and again when it has measured anew: two who look see less each.
-    """
+    """Add what some processes serve; one that is on its way or gone has nothing."""
     for address in addresses:
         try:
             text = urllib.request.urlopen(f"http://{address}/metrics", timeout=5).read().decode()

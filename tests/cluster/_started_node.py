@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,23 +43,26 @@ def head(folder: Path, environment: Mapping[str, str], **parameters: str) -> Ite
     """A head with a token of its own and a dashboard, and at its end none of its processes.
 
     Args:
-        folder: for its token and, in its short name under ``/tmp``, the session.
+        folder: for its token; Ray's sessions lie in one under ``/tmp``.
         environment: of its processes, beside this one's.
         parameters: of ``ray start``, with ``_`` for ``-``.
     """
     token = folder / "token"
     token.write_text("a-token-of-this-test-alone-0123456789")
-    sessions = Path("/tmp") / f"ray-{os.getpid()}-{folder.name}"
     dashboard, port = free_port(), free_port()
+    sessions = Path("/tmp") / f"ray-{port}"  # short, since sockets lie in it
     variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
     variables |= {"AUTOSCALER_METRIC_PORT": str(free_port()), "DASHBOARD_METRIC_PORT": str(free_port())}
     variables |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment}
     words = {"port": port, "dashboard-port": dashboard, "ray-client-server-port": free_port(), "temp-dir": sessions}
     address = f"http://127.0.0.1:{dashboard}"
-    with _started("--head", words | _dashed(parameters), variables) as process:
-        _wait(process, lambda: _answers(f"{address}/api/version"))
-        yield Node(process, variables | {"RAY_API_SERVER_ADDRESS": address}, f"127.0.0.1:{port}", sessions)
+    try:
+        with _started("--head", words | _dashed(parameters), variables) as process:
+            _wait(process, lambda: _answers(f"{address}/api/version"))
+            yield Node(process, variables | {"RAY_API_SERVER_ADDRESS": address}, f"127.0.0.1:{port}", sessions)
+    finally:
+        shutil.rmtree(sessions, ignore_errors=True)
 
 
 @contextlib.contextmanager

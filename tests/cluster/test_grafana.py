@@ -108,7 +108,8 @@ class Sight:
     """How the script called Grafana."""
 
 
-_FAST = {"METRICS_RECORD_INTERVAL_S": "1", "RAY_metrics_report_interval_ms": "1000"}
+_FAST = {"RAY_metrics_report_interval_ms": "5000"}
+"""Half of the default. Ray forgets a gauge that it has not measured for twice that time, and measures nodes every 5 s."""
 _GRAFANA = """#!/bin/bash
 printf '%s\\n' "$GF_SERVER_HTTP_ADDR" "$@" > "$(dirname "$0")/called"
 exec sleep 600
@@ -124,11 +125,11 @@ def sight(tmp_path_factory: pytest.TempPathFactory, sample_set: Path, tiny_model
     values = settings(str(sample_set), str(folder / "features"), tiny_model)
     with head(folder, {**_FAST, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}, num_cpus="2") as node:
         if shutil.which("prometheus") is None:
-            yield Sight(embed(node, values, look=True), None, [])
+            yield Sight(embed(node, values), None, [])
             return
         with started_prometheus(node, folder) as prometheus:
-            embed(node, values, look=False)
-            time.sleep(11)  # it looks every 10 s
+            embed(node, values)
+            time.sleep(15)  # it looks every 10 s, and a rate takes two looks
             yield Sight(prometheus.labels(), prometheus, (folder / "called").read_text().splitlines())
 
 
@@ -148,18 +149,33 @@ def started_prometheus(node: Node, folder: Path) -> Iterator[Prometheus]:
     finally:
         process.terminate()  # which must end the other two
         process.wait(30)
-        assert not [other for other in psutil.process_iter() if os.getpgid(other.pid) == process.pid]
+        deadline = time.monotonic() + 20
+        while left := alive_in_group(process.pid):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.2)
 
 
-def embed(node: Node, values: dict[str, object], *, look: bool) -> Labels:
-    """Run an embedding on the head, and if wanted look at all that is served meanwhile."""
+def alive_in_group(group: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def embed(node: Node, values: dict[str, object]) -> Labels:
+    """Run an embedding on the head, and look at all that is served meanwhile and a little longer."""
     labels: Labels = {}
     discovery = node.folder / "prom_metrics_service_discovery.json"
     values = {**values, "cluster.address": node.address, "cluster.num_cpus": 0}
     with subprocess.Popen(words(values), env=node.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
-        while job.poll() is None:
+        end = None
+        while end is None or time.monotonic() < end:
             time.sleep(1)
-            if look and discovery.exists():
+            if end is None and job.poll() is not None:
+                end = time.monotonic() + 10
+            if discovery.exists():
                 scrape((address for entry in json.loads(discovery.read_text()) for address in entry["targets"]), labels)
         assert job.returncode == 0, job.communicate()[1].decode()
     return labels

@@ -6,14 +6,19 @@ No Kubernetes runs here: what is shown is that KubeRay, Ray's autoscaler and the
 import copy
 import re
 import shlex
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from _kuberay_rules import broken_rules, groups_of
 from _kuberay_schema import MANIFESTS, complaints, manifests
+from _started_node import head, worker
 
 from rdd.config import Config
 from rdd.config.parse import parse_config
@@ -286,6 +291,53 @@ def test_the_image_is_built_from_what_there_is_with_the_pinned_versions() -> Non
     assert "--constraint constraints.txt" in text
     users = [line[1] for line in words if line[0] == "USER"]
     assert users[-1].isdigit()  # runAsNonRoot can not judge a name
+
+
+_WORK = """
+import os, time
+import ray
+ray.init(address=os.environ["CLUSTER"], log_to_driver=False)
+
+@ray.remote(num_cpus=1, max_retries=0)
+def work():
+    time.sleep(15)
+    return "finished"
+
+running = work.remote()
+print("submitted", flush=True)
+print(ray.get(running), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_pods_sigterm_drains_its_node_and_what_runs_there_finishes(tmp_path: Path) -> None:
+    environment = environment_of(SPEC["workerGroupSpecs"][0])
+    params = SPEC["headGroupSpec"]["rayStartParams"]
+    with (
+        head(tmp_path, environment_of(SPEC["headGroupSpec"]), **{k.replace("-", "_"): v for k, v in params.items()}) as first,
+        worker(first, environment, num_cpus="1") as second,
+    ):
+        words = [sys.executable, "-c", _WORK]
+        variables = second.environment | {"CLUSTER": first.address}
+        with subprocess.Popen(words, env=variables, stdout=subprocess.PIPE, text=True) as driver:
+            assert driver.stdout is not None
+            assert driver.stdout.readline() == "submitted\n"
+            wait_for_task(driver)
+            assert second.process.args[0] == "/bin/bash"
+            assert Path(f"/proc/{second.process.pid}/cmdline").read_bytes().split(b"\0")[1].endswith(b"/ray")  # it is process 1
+            second.process.terminate()
+            assert driver.stdout.read() == "finished\n"
+        assert second.process.wait(60) == 1  # the node is idle, and ends before its 90 s are over
+
+
+def wait_for_task(driver: subprocess.Popen[str]) -> None:
+    """Wait until the task runs on the node that is no head: the only one with a CPU."""
+    deadline = time.monotonic() + 60
+    while not [p for p in psutil.process_iter(["cmdline"]) if "ray::work" in " ".join(p.info["cmdline"] or [])]:
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_the_readme_names_files_that_there_are() -> None:
