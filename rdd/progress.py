@@ -63,6 +63,7 @@ class StallClock:
         self._stall_timeout_s = stall_timeout_s
         self._last: object = _NOTHING
         self._changed = time.monotonic()
+        self._excused_until = self._changed
 
     def observe(self, state: object) -> bool:
         """Record the current state; return True and restart the clock if it differs from the one before."""
@@ -74,6 +75,11 @@ class StallClock:
         self._changed, self._limit_s = time.monotonic(), self._stall_timeout_s
         return True
 
+    def excuse(self, seconds: float) -> None:
+        """Take nothing for a stall for so many seconds from now: something from outside has ended processes of the work."""
+        self._excused_until = max(self._excused_until, time.monotonic() + seconds)
+
     def stalled_s(self) -> float | None:
         """The limit that has passed without a change, in seconds; None while there is time."""
-        return self._limit_s if time.monotonic() - self._changed > self._limit_s else None
+        now = time.monotonic()
+        return self._limit_s if now > self._excused_until and now - self._changed > self._limit_s else None

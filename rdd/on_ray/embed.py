@@ -38,6 +38,7 @@ from rdd.embedding.resume import WORK, committed_keys, keep_index, settle_commit
 from rdd.embedding.stored import Stored, stored_features
 from rdd.encoder_identity import EncoderIdentity
 from rdd.on_ray.compaction import compact
+from rdd.on_ray.draining import DrainWatch
 from rdd.on_ray.embedding_graph import Sizes, Steps, sizes_of, write_features
 from rdd.on_ray.embedding_progress import Report, run_watched, start_ledger
 from rdd.on_ray.session import ray_session
@@ -151,6 +152,7 @@ def _embed_missing(config: Config, source: Source, index: pa.Table, output: str,
             total=index.num_rows,
             done=index.num_rows - missing.num_rows,
             clock=StallClock(stall_timeout_s=embed.stall_timeout_s, start_timeout_s=config.cluster.start_timeout_s),
+            drains=DrainWatch(config.cluster.start_timeout_s),
         )
     except RuntimeError as error:
         if os.strerror(errno.ENOSPC) not in str(error):

@@ -9,6 +9,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rdd.on_ray.background import POLL_S, Background
+from rdd.on_ray.draining import DrainWatch
 from rdd.on_ray.session import resources_held
 from rdd.progress import REPORT_S, StallClock
 
@@ -58,6 +59,7 @@ def run_watched(
     total: int,
     done: int,
     clock: StallClock,
+    drains: DrainWatch,
 ) -> None:
     """Run blocking Ray work, log its progress, and give up when nothing moves.
 
@@ -68,6 +70,7 @@ def run_watched(
         total: records of the whole job.
         done: records that earlier runs have finished.
         clock: observes the counts; when it finds a stall, the run ends. Its time to start is over at the first count.
+        drains: sees nodes that are taken away, whose encoders begin elsewhere.
 
     Raises:
         RuntimeError: the work failed or stalled; the step and the resources held are named.
@@ -79,6 +82,7 @@ def run_watched(
     loaded = False
     while background.running(math.inf if loaded else _UNTIL_LOADED_S):
         now, counts = time.monotonic(), _counts(ledger, counts)
+        drains.look(clock)
         if counts.get("load") and not loaded:
             loaded = True
             logger.info("an encoder is loaded: encoding begins")

@@ -1,18 +1,27 @@
-"""Files dealt to the workers of a fetch, with progress in the log, and the end of the job when nothing moves."""
+"""Files dealt to the workers of a fetch, with progress in the log, and the end of the job when nothing moves.
+
+A worker that does not answer is given nothing more until it does, and its calls are made again elsewhere: when a whole machine
+goes, Ray 2.60 needs some 15 s to see it, and calls to its actors end as "unavailable" long before, whatever retries they have.
+"""
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ray
 
 from rdd.config import Config
 from rdd.on_ray.background import POLL_S, REPORT_S, root_cause
+from rdd.on_ray.draining import DrainWatch
 from rdd.on_ray.session import resources_held
 from rdd.progress import StallClock
 
 logger = logging.getLogger(__name__)
+
+Call = Callable[[Any], "ray.ObjectRef"]
+"""Takes a worker and begins the work on one file."""
 
 _HOSTS_NAMED = 3
 """In the message of a stall."""
@@ -32,13 +41,16 @@ class Dispatch:
     ) -> None:
         self._workers, self._shards, self._config = workers, shards, config
         self._progress = dict.fromkeys(range(len(workers)), (0, 0))
+        self._nodes = dict.fromkeys(range(len(workers)), "")
+        self._silent: set[int] = set()
+        self._drains = DrainWatch(config.cluster.start_timeout_s)
         self._started = False
 
-    def run(self, calls: Iterable[Callable[[Any], "ray.ObjectRef"]], *, total: int, images: int, what: str) -> None:
+    def run(self, calls: Iterable[Call], *, total: int, images: int, what: str) -> None:
         """Make every call and wait for all.
 
         Args:
-            calls: each takes a worker and begins the work on one file.
+            calls: one for each file.
             total: how many there are.
             images: how many images they ask for at most, for the log.
             what: words for the log.
@@ -50,18 +62,21 @@ class Dispatch:
             stall_timeout_s=self._config.fetch.stall_timeout_s,
             start_timeout_s=0.0 if self._started else self._config.cluster.start_timeout_s,
         )
-        waiting, running, done = iter(calls), dict[ray.ObjectRef, int](), 0
+        waiting, running, done = _Waiting(calls), dict[ray.ObjectRef, tuple[int, Call]](), 0
         asked_before = self._asked()
         clock.observe((done, *self._progress.values()))
         started = reported = time.monotonic()
         self._deal(waiting, running)
-        while running:
-            finished, _ = ray.wait(list(running), num_returns=len(running), timeout=POLL_S)
-            for call in finished:
-                del running[call]
-                done += 1
-                self._started = True
-                self._result(call)
+        while running or waiting.again:
+            finished, _ = ray.wait(list(running), num_returns=len(running), timeout=POLL_S) if running else ([], [])
+            for result in finished:
+                number, call = running.pop(result)
+                if self._succeeded(result, number):
+                    done += 1
+                    self._started = True
+                else:
+                    waiting.again.append(call)
+            self._drains.look(clock)
             self._deal(waiting, running)
             self._poll()
             clock.observe((done, *self._progress.values()))
@@ -74,23 +89,38 @@ class Dispatch:
                     "%s: %d of %d files, %d of %d images asked for, %.1f a second", what, done, total, asked, images, rate
                 )
 
-    def _deal(self, waiting: Iterator[Callable[[Any], "ray.ObjectRef"]], running: dict["ray.ObjectRef", int]) -> None:
-        """Give every worker as many calls as it takes, the least busy one first."""
-        busy = dict.fromkeys(range(len(self._workers)), 0)
-        for number in running.values():
-            busy[number] += 1
-        while busy[number := min(busy, key=lambda worker: busy[worker])] < self._config.fetch.files_per_worker:
-            call = next(waiting, None)
+    def _deal(self, waiting: "_Waiting", running: dict["ray.ObjectRef", tuple[int, Call]]) -> None:
+        """Give every worker that stays as many calls as it takes, the least busy one first."""
+        has = Counter(number for number, _ in running.values())
+        busy = {number: has[number] for number in self._staying()}
+        while busy and busy[number := min(busy, key=lambda worker: busy[worker])] < self._config.fetch.files_per_worker:
+            call = waiting.next()
             if call is None:
                 return
-            running[call(self._workers[number])] = number
+            running[call(self._workers[number])] = number, call
             busy[number] += 1
 
-    def _result(self, call: "ray.ObjectRef") -> None:
+    def _staying(self) -> list[int]:
+        """Workers that answer, without those whose node is being drained where there are others."""
+        answering = [number for number in self._nodes if number not in self._silent]
+        return [number for number in answering if self._nodes[number] not in self._drains.nodes] or answering
+
+    def _succeeded(self, result: "ray.ObjectRef", number: int) -> bool:
+        """Whether the call to a worker has done its work; False if the worker does not answer.
+
+        Raises:
+            RuntimeError: the work failed.
+        """
         try:
-            ray.get(call)
+            ray.get(result)
+        except ray.exceptions.ActorUnavailableError:
+            if number not in self._silent:
+                logger.info("worker %d does not answer; its files are fetched by others, or by itself when it is back", number)
+            self._silent.add(number)
+            return False
         except ray.exceptions.RayError as error:
             raise root_cause(error) from error
+        return True
 
     def _asked(self) -> int:
         return sum(asked for asked, _ in self._progress.values())
@@ -101,9 +131,12 @@ class Dispatch:
         ready, _ = ray.wait(list(answers), num_returns=len(answers), timeout=POLL_S)
         for answer in ready:
             try:
-                self._progress[answers[answer]] = ray.get(answer)
+                asked, written, node = ray.get(answer)
             except ray.exceptions.RayError:  # it is being started anew
                 continue
+            number = answers[answer]
+            self._progress[number], self._nodes[number] = (asked, written), node
+            self._silent.discard(number)
 
     def _stalled(self, what: str, limit: float, left: int) -> str:
         hosts: dict[str, int] = {}
@@ -118,3 +151,15 @@ class Dispatch:
             f"nothing was fetched or written for {limit:g} s: stuck in {what}, {left} files left, {named}, "
             f"held: {resources_held()}; the same command goes on where it stopped"
         )
+
+
+class _Waiting:
+    """Calls that are still to be made, those first that must be made again."""
+
+    def __init__(self, calls: Iterable[Call]) -> None:
+        self._calls = iter(calls)  # not a list: each holds the addresses of its records
+        self.again: list[Call] = []
+
+    def next(self) -> Call | None:
+        """The next call; None when there is none."""
+        return self.again.pop() if self.again else next(self._calls, None)

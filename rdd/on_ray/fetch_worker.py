@@ -65,9 +65,9 @@ class FetchWorker:
         await asyncio.to_thread(apply_change, self._output, parts, number, change, placeholders, self._blocked)
         self._written += 1
 
-    async def progress(self) -> tuple[int, int]:
-        """Images asked for and files written, since this process has begun."""
-        return self._asked, self._written
+    async def progress(self) -> tuple[int, int, str]:
+        """Images asked for and files written, since this process has begun, and the id of its node."""
+        return self._asked, self._written, ray.get_runtime_context().get_node_id()
 
     async def _opened(self) -> Fetcher:
         async with self._opening:

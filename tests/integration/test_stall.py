@@ -11,6 +11,7 @@ from rdd import progress
 from rdd.config import Config
 from rdd.config.parse import override
 from rdd.on_ray import background, embedding_progress, train
+from rdd.on_ray.draining import DrainWatch
 from rdd.on_ray.run_monitor import RunMonitor
 from rdd.runs.directory import RunDirectory
 from rdd.tracking.tracker import NullTracker
@@ -83,6 +84,7 @@ def test_an_encoder_that_loads_slowly_is_no_stall(ray_session, monkeypatch) -> N
     last = {"read": 8, "load": 1, "encode": 8}
     monkeypatch.setattr(embedding_progress, "_counts", lambda ledger, before: next(counts, last))
     clock = progress.StallClock(stall_timeout_s=0.6, start_timeout_s=60.0)
+    watched = {"clock": clock, "drains": DrainWatch(60.0)}
     embedding_progress.run_watched(
-        lambda: time.sleep(1.4), None, steps=("read", "decode", "encode"), total=8, done=0, clock=clock
+        lambda: time.sleep(1.4), None, steps=("read", "decode", "encode"), total=8, done=0, **watched
     )

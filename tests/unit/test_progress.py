@@ -18,6 +18,18 @@ def test_a_stall_is_counted_from_the_first_change_on() -> None:
     assert clock.stalled_s() is None
 
 
+def test_what_has_ended_from_outside_may_begin_again() -> None:
+    clock = StallClock(stall_timeout_s=0.01, start_timeout_s=0.0)
+    clock.observe(0)
+    clock.observe(1)
+    clock.excuse(0.1)
+    clock.excuse(0.0)  # takes nothing back
+    time.sleep(0.05)
+    assert clock.stalled_s() is None
+    time.sleep(0.1)
+    assert clock.stalled_s() == 0.01
+
+
 def test_work_that_never_begins_ends_too() -> None:
     clock = StallClock(stall_timeout_s=0.01, start_timeout_s=0.05)
     clock.observe(None)
