@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import psutil
 
+OTHER = "127.0.0.2"
+"""Address of the second node, which is a machine of its own to whoever looks at addresses."""
+
 
 @dataclass(frozen=True)
 class TwoNodes:
@@ -20,6 +23,12 @@ class TwoNodes:
     address: str
     head: int
     other: int
+
+    def end_other(self) -> None:
+        """Let the other node go as a machine does, with all that runs on it at once."""
+        raylet = psutil.Process(self.other)
+        for process in (raylet, *raylet.children(recursive=True)):
+            process.kill()
 
     def encoders(self) -> list[psutil.Process]:
         """Processes that hold an encoder."""
@@ -47,7 +56,7 @@ def main() -> None:
     keep_token_private()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
-        nodes = {"head": cluster.head_node, "other": cluster.add_node(num_cpus=2)}
+        nodes = {"head": cluster.head_node, "other": cluster.add_node(num_cpus=2, node_ip_address=OTHER)}
         raylets = {name: node.all_processes["raylet"][0].process.pid for name, node in nodes.items()}
         print(json.dumps({"address": cluster.address, **raylets}), flush=True)
         sys.stdin.read()

@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -19,9 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from _metadata_service import metadata_service
 from _odd_images import MAX_PIXELS, odd_images
-from _two_nodes import two_nodes
+from _two_nodes import OTHER, two_nodes
 from PIL import Image
+from ray._raylet import GcsClient
+from ray.core.generated.common_pb2 import NodeDeathInfo
 
 from rdd import storage
 from rdd.clip import ClipEncoder
@@ -203,3 +207,52 @@ def test_an_encoder_and_then_a_whole_node_are_killed_and_the_job_goes_on(
             os.kill(nodes.other, signal.SIGKILL)
             assert job.summary_of(process)["records_in"] == RECORDS
     assert job.rows(values["embed.output"]) == untouched
+
+
+@contextlib.contextmanager
+def spot_watcher(service: str, cluster: str, log: Path) -> Iterator[None]:
+    """The watcher of a machine, as its systemd unit starts it."""
+    words = [sys.executable, "cluster/spot_watcher/spot_watcher.py", "--metadata", service, "--poll_s", "0.2"]
+    environment = os.environ | {"RAY_ADDRESS": cluster, "RAY_AUTH_MODE": "token"}
+    with log.open("w") as file, subprocess.Popen(words, env=environment, stderr=file) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def by_row(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: row["row"])
+
+
+def death_of(cluster: str, address: str) -> NodeDeathInfo:
+    nodes = GcsClient(address=cluster).get_all_node_info(timeout=20)
+    return next(node.death_info for node in nodes.values() if node.node_manager_address == address)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_node_that_is_taken_away_with_notice_costs_no_row_and_no_failure(
+    untouched: list[dict[str, Any]], manifest: str, tiny_model: str, tmp_path: Path
+) -> None:
+    copies, notice_s = 8, 6.0
+    once = pq.read_table(manifest)
+    pq.write_table(pa.concat_tables([once] * copies), tmp_path / "manifest.parquet", row_group_size=8)
+    with two_nodes() as nodes, metadata_service(OTHER) as service:
+        values = settings(str(tmp_path / "manifest.parquet"), tmp_path / "features", tiny_model)
+        values |= {"cluster.address": nodes.address, "embed.num_workers": 2}
+        with spot_watcher(service.url, nodes.address, tmp_path / "log"), job.started(values) as process:
+            job.wait_until(functools.partial(committed, values, 3), process)
+            service.give_notice(notice_s)
+            time.sleep(notice_s)
+            assert process.poll() is None
+            nodes.end_other()
+            _, said = process.communicate()
+        while (death := death_of(nodes.address, OTHER)).reason == NodeDeathInfo.UNSPECIFIED:  # Ray needs some 15 s to see it
+            time.sleep(0.5)
+    assert process.returncode == 0, said
+    assert said.count(f"node {OTHER} is being drained: it ends in") == 1
+    assert (tmp_path / "log").read_text().count("is being drained") == 1
+    assert (death.reason, death.reason_message) == (NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED, "EC2 has given notice: terminate")
+    own = dict.fromkeys(("key", "row", "record_id"))
+    assert [row | own for row in by_row(job.rows(values["embed.output"]))] == [row | own for row in by_row(untouched)] * copies
