@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 from _addresses import fetched, write_records
+from _two_nodes import two_nodes
 from _web_server import HOSTS, image, stats, web_server
 from s3_server import s3_server
 
@@ -298,6 +299,30 @@ def test_killed_at_five_moments_the_same_command_goes_on(ray_session, config: Co
     expected = [None if i % 50 == 0 else image(7 if i in (33, 444) else i) for i in range(records)]
     assert [row["bytes"] for row in rows] == expected
     assert all(pq.read_metadata(file).num_rows == 25 for file in (output_of(config) / "data").iterdir())
+
+
+@pytest.mark.slow
+def test_a_machine_that_goes_without_notice_leaves_its_files_to_the_others(config: Config, port: int, tmp_path: Path) -> None:
+    write_records(tmp_path / "records", image_urls(port, 240, delay=0.3))
+    words = job_words(override(config, {"fetch.num_workers": 2, "fetch.records_per_file": 10}))
+    with two_nodes() as nodes:
+        words += [
+            nodes.address,
+            "--fetch.image_timeout_s",
+            "3",
+            "--fetch.read_timeout_s",
+            "2",
+        ]  # its leases end half a minute later
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and sum(stats(port)["requests"].values()) < 60:
+            time.sleep(0.05)
+        nodes.end_other()
+        out, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "does not answer; its files are fetched by others" in said
+    assert json.loads(out.splitlines()[-1])["status"] == {"ok": 240}
+    assert [row["bytes"] for row in fetched(output_of(config))] == [image(i) for i in range(240)]
+    assert sum(stats(port)["requests"].values()) <= 240 + 2 * 4 * 10  # its unfinished files, and what its leases held back
 
 
 @pytest.fixture
