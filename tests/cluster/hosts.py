@@ -1,7 +1,7 @@
 """Hosts for tests: network namespaces on a bridge, each with processes, object store, home and an sshd of its own.
 
-To a cluster they are machines: they have addresses, can be reached by ssh, cut off and switched off. They share CPUs and most of
-the file system. This machine itself has an address on the bridge: it is the laptop of the person who types ``ray up``.
+To a cluster they are machines: they have addresses, can be reached by ssh, cut off and switched off. They share CPUs and most
+of the file system. This machine itself has an address on the bridge: it is the laptop of the person who types ``ray up``.
 """
 
 import contextlib
