@@ -5,11 +5,10 @@ statistics are those of the whole batch, gradients are summed over ranks, and ev
 """
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from rdd.finite import not_finite_on_device, require_finite
 from rdd.losses import CvarAucLoss
 from rdd.metrics import auroc, equal_error_rate, misranked_pairs
 from rdd.model import DetectorHead, Masks
+from rdd.run_context import RunContext, TrainState
 from rdd.sam import SAM
 from rdd.schedule import learning_rate
 
@@ -34,51 +34,6 @@ _PAIRED_VALIDATION_IMAGES = 16_384  # some seconds an epoch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 """Of weights and features; bf16 is for products under autocast."""
-
-
-@dataclass
-class TrainState:
-    """Where a run stands after ``epoch`` epochs."""
-
-    epoch: int
-    """Epochs done."""
-    model: dict[str, torch.Tensor]
-    """Weights and BatchNorm statistics."""
-    optimizer: dict[str, Any]
-    """SAM's state, the base optimizer's moments among it."""
-    best_auroc: float
-    """Validation AUC of the best epoch."""
-    best_epoch: int
-    """The best epoch so far, counted from 1: largest validation AUC, then lowest validation loss, then the latest."""
-    history: list[dict[str, float]] = field(default_factory=list)
-    """Metrics of each epoch."""
-    best_loss: float = math.inf
-    """Validation loss of the best epoch."""
-
-
-class RunContext(Protocol):
-    """What the training loop needs from the process that it runs in: ranks, device, checkpoints and reports."""
-
-    rank: int
-    world_size: int
-    group: dist.ProcessGroup | None
-    """The ranks' process group; None where there is one rank."""
-    device: torch.device
-
-    def load(self) -> TrainState | None:
-        """The last checkpoint, if the run has one."""
-
-    def save(self, state: TrainState, *, best: bool) -> None:
-        """Keep a checkpoint as the last, and as the best if it is; called by every rank, written by one, perhaps later."""
-
-    def wait_until_saved(self) -> None:
-        """Wait until every checkpoint is written."""
-
-    def progress(self, epoch: int, step: int, steps: int) -> None:
-        """A step of an epoch is done, counted from 1; must be cheap."""
-
-    def report(self, metrics: Mapping[str, float]) -> None:
-        """Metrics of an epoch; called by every rank equally often."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +161,9 @@ def _sum_gradients(model: DetectorHead, group: dist.ProcessGroup, *, share: floa
     torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
 
 
-def train_steps(learner: Learner, table: FeatureTable, images: Tensor, *, epoch: int) -> Iterator[dict[str, Tensor]]:
+def train_steps(
+    learner: Learner, table: FeatureTable, images: Tensor, *, epoch: int, first: int = 0
+) -> Iterator[dict[str, Tensor]]:
     """The steps of an epoch, every image once.
 
     Args:
@@ -214,6 +171,7 @@ def train_steps(learner: Learner, table: FeatureTable, images: Tensor, *, epoch:
         table: the features.
         images: ``(n,)`` images of the training part.
         epoch: counted from 0.
+        first: the step to begin with, counted from 0; those before it are done.
 
     Yields:
         The metrics of each step, see :func:`train_step`, and its learning rate.
@@ -223,10 +181,11 @@ def train_steps(learner: Learner, table: FeatureTable, images: Tensor, *, epoch:
     batches = table.epoch_batches(
         images, seed=options.seed, epoch=epoch, batch_size=options.batch_size, stratified=options.stratified
     )
-    slices = (rank_slice(batch, rank=context.rank, world_size=context.world_size) for batch in batches)
+    left = batches[first:]
+    slices = (rank_slice(batch, rank=context.rank, world_size=context.world_size) for batch in left)
     text_mode = table.text_mode(config.features.text_mode)
     shares = table.batches(slices, text_mode, device=context.device, dtype=DTYPES[options.precision])
-    for number, (whole, share) in enumerate(zip(batches, shares, strict=True)):
+    for number, (whole, share) in enumerate(zip(left, shares, strict=True), start=first):
         step = epoch * len(batches) + number
         rate = learning_rate(config.optimizer, step=step, steps_per_epoch=len(batches), epochs=options.epochs)
         for group in learner.optimizer.param_groups:
@@ -237,19 +196,33 @@ def train_steps(learner: Learner, table: FeatureTable, images: Tensor, *, epoch:
         yield metrics | {"lr": torch.tensor(rate)}
 
 
-def train_epoch(learner: Learner, table: FeatureTable, images: Tensor, *, epoch: int) -> dict[str, float]:
+def train_epoch(
+    learner: Learner, table: FeatureTable, images: Tensor, *, epoch: int, begun: TrainState | None = None
+) -> dict[str, float]:
     """One pass over the images, see :func:`train_steps`.
+
+    Args:
+        learner: changed in place.
+        table: the features.
+        images: ``(n,)`` images of the training part.
+        epoch: counted from 0.
+        begun: where the run stands, which may be within this epoch; from it the context may keep checkpoints.
 
     Returns:
         Means of the steps' metrics, the number of batches of one class, the last learning rate, and the time.
     """
-    started, steps = time.perf_counter(), 0
-    sums: dict[str, Tensor] = {}
+    begun = begun or TrainState.at_start()
+    number = steps_of_epoch(learner.config, images)
+    started, steps = time.perf_counter() - begun.seconds, begun.step
+    sums = {name: value.to(learner.context.device) for name, value in begun.sums.items()}
     rate = torch.zeros(())
-    for metrics in train_steps(learner, table, images, epoch=epoch):
+    for metrics in train_steps(learner, table, images, epoch=epoch, first=steps):
         rate = metrics.pop("lr")
         sums = {name: sums[name] + value if steps else value for name, value in metrics.items()}
         steps += 1
+        if steps < number:
+            within = partial(_state_within, learner, begun, steps, sums, started)
+            learner.context.between_steps(within)
     totals = {name: float(value) for name, value in sums.items()}
     seconds = time.perf_counter() - started
     counted = {"train/one_class_batches": totals.pop("one_class_batches")}
@@ -259,6 +232,18 @@ def train_epoch(learner: Learner, table: FeatureTable, images: Tensor, *, epoch:
         "time/step_s": seconds / steps,
         "time/samples_per_s": len(images) / seconds,
     }
+
+
+def steps_of_epoch(config: Config, images: Tensor) -> int:
+    """How many global batches hold the images."""
+    return -(-len(images) // config.train.batch_size)
+
+
+def _state_within(learner: Learner, begun: TrainState, steps: int, sums: dict[str, Tensor], started: float) -> TrainState:
+    """The state after some steps of an epoch; its tensors are those that the next step changes."""
+    model, optimizer = learner.model.state_dict(), learner.optimizer.state_dict()
+    seconds = time.perf_counter() - started
+    return replace(begun, model=model, optimizer=optimizer, step=steps, sums=sums, seconds=seconds)
 
 
 @torch.no_grad()
@@ -342,7 +327,7 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
     text_mode = table.text_mode(config.features.text_mode)
     check_text_dropout(config.model, text_mode)
     train, validation = (table.split(config.features, part) for part in ("train", "validation"))
-    smallest = len(train) // -(-len(train) // config.train.batch_size)
+    smallest = len(train) // steps_of_epoch(config, train)
     if smallest < 2 * (context.world_size if config.loss.scope == "local" else 1):
         raise ValueError(
             "train.batch_size must leave no share of one image, which BatchNorm can not use, got "
@@ -351,16 +336,16 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
     learner = Learner.build(config, table.width(text_mode), context, text_features=table.text_width)
     state = context.load()
     if state is None:
-        state = TrainState(0, {}, {}, best_auroc=-1.0, best_epoch=0)
+        state = TrainState.at_start()
     else:
         learner.model.load_state_dict(state.model)
         learner.optimizer.load_state_dict(state.optimizer)
-        logger.info("going on after epoch %d of %d", state.epoch, config.train.epochs)
+        logger.info("going on after epoch %d of %d and %d steps", state.epoch, config.train.epochs, state.step)
     labels = table.labels[validation].numpy()
     try:
         for epoch in range(state.epoch, config.train.epochs):
             with not_finite_on_device():
-                metrics = train_epoch(learner, table, train, epoch=epoch)
+                metrics = train_epoch(learner, table, train, epoch=epoch, begun=state)
             logits = predict(learner.model, table, validation, text_mode, context).numpy()
             state, best = _state_after(learner, state, metrics | _validation_metrics(config.loss, logits, labels))
             context.save(state, best=best)

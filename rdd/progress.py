@@ -59,8 +59,9 @@ class StallClock:
     """
 
     def __init__(self, *, stall_timeout_s: float, start_timeout_s: float) -> None:
-        self._limit_s = max(start_timeout_s, stall_timeout_s)
+        self._start_timeout_s = max(start_timeout_s, stall_timeout_s)
         self._stall_timeout_s = stall_timeout_s
+        self._limit_s = self._start_timeout_s
         self._last: object = _NOTHING
         self._changed = time.monotonic()
         self._excused_until = self._changed
@@ -78,6 +79,10 @@ class StallClock:
     def excuse(self, seconds: float) -> None:
         """Take nothing for a stall for so many seconds from now: something from outside has ended processes of the work."""
         self._excused_until = max(self._excused_until, time.monotonic() + seconds)
+
+    def start_anew(self) -> None:
+        """The processes of the work start once more: until the next change the limit is that of a start again."""
+        self._changed, self._limit_s = time.monotonic(), self._start_timeout_s
 
     def stalled_s(self) -> float | None:
         """The limit that has passed without a change, in seconds; None while there is time."""

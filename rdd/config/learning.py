@@ -169,8 +169,14 @@ class TrainConfig:
     """Torch threads of a worker on a CPU, in [1, 1024]; a resumed run is the same to the bit only with as many."""
     cross_validate: bool = False
     """Train a run for each of features.num_folds, under output/fold-<i>, and pool their tests; for features.split folds."""
+    checkpoint_s: float = 120.0
+    """Seconds, in [1, 86400], between checkpoints within an epoch; the end of each epoch is one, too."""
     max_failures: int = 3
     """Times, at least 0, that lost workers are replaced and the run goes on from its last checkpoint."""
+    max_preemptions: int = 100
+    """The same for nodes that are taken away after a notice; counted apart, for a training run on Ray Train workers."""
+    exchange_timeout_s: float = 120.0
+    """Seconds, in [1, 86400], that a worker waits for the others within a step; then they start anew, as after a failure."""
     stall_timeout_s: float = 600.0
     """Seconds without a step, in (0, 86400], after which the run ends as failed; starting and loading are not counted."""
 
@@ -183,7 +189,11 @@ class TrainConfig:
             f"lie in [1, {MAX_THREADS}]",
             self.threads_per_worker,
         )
+        check(1 <= self.checkpoint_s <= DAY_S, "train.checkpoint_s", "lie in [1, 86400]", self.checkpoint_s)
         check(self.max_failures >= 0, "train.max_failures", "be at least 0", self.max_failures)
+        check(self.max_preemptions >= 0, "train.max_preemptions", "be at least 0", self.max_preemptions)
+        exchange = self.exchange_timeout_s
+        check(1 <= exchange <= DAY_S, "train.exchange_timeout_s", "lie in [1, 86400]", exchange)
         check(0 <= self.seed < SEEDS, "train.seed", "lie in [0, 2^63)", self.seed)
         check(0 < self.stall_timeout_s <= DAY_S, "train.stall_timeout_s", "lie in (0, 86400]", self.stall_timeout_s)
 

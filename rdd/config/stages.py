@@ -65,7 +65,10 @@ _OF_A_RUN = frozenset(
         "train.output",
         "features.held",  # the run directory knows whether they are streamed, which alone makes a difference
         "train.stall_timeout_s",
+        "train.checkpoint_s",
+        "train.exchange_timeout_s",
         "train.max_failures",
+        "train.max_preemptions",
         "train.threads_per_worker",
         "evaluate.run",
         "evaluate.output",
@@ -190,8 +193,11 @@ TUNE = Stage(
             "tune.cpus_per_trial",
             "tune.gpus_per_trial",
             "train.output",
+            "train.checkpoint_s",
+            "train.exchange_timeout_s",
             "train.stall_timeout_s",
             "train.max_failures",
+            "train.max_preemptions",
             "train.threads_per_worker",
         }
     ),

@@ -11,13 +11,15 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch
 from rdd.on_ray.loopback import LOOPBACK
 
 
-def torch_config(backend: str) -> TorchConfig:
+def torch_config(backend: str, *, timeout_s: float) -> TorchConfig:
     """How the workers of a group meet: on a local Ray (:func:`rdd.on_ray.loopback.on_loopback`) in a file, else as Ray does it.
 
     Args:
         backend: of ``torch.distributed``, nccl or gloo.
+        timeout_s: seconds in which all of them must have come.
     """
-    return (_FileTorchConfig if ray.util.get_node_ip_address() == LOOPBACK else TorchConfig)(backend=backend)
+    kind = _FileTorchConfig if ray.util.get_node_ip_address() == LOOPBACK else TorchConfig
+    return kind(backend=backend, timeout_s=max(1, int(timeout_s)))
 
 
 class _FileTorchConfig(TorchConfig):

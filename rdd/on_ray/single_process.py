@@ -8,10 +8,11 @@ import torch
 
 from rdd import storage
 from rdd.config import Config, FeaturesConfig
-from rdd.engine import TrainState, fit
+from rdd.engine import fit
 from rdd.features import FeatureTable
 from rdd.features.files import OnProgress, ignored
 from rdd.on_ray.feature_placement import hold_features
+from rdd.run_context import TrainState
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
 
@@ -34,7 +35,8 @@ def fit_in_place(
     device = torch.device("cuda" if gpu else "cpu")
     table = held_features(config, device, run.save_loading)
     run.claim_features(table.identity, streamed=table.streamed)
-    return fit(config, table, LocalContext(run, on_epoch, device=device, on_progress=run.save_progress)), table
+    context = LocalContext(run, on_epoch, device=device, on_progress=run.save_progress, checkpoint_s=config.train.checkpoint_s)
+    return fit(config, table, context), table
 
 
 def held_features(config: Config, device: torch.device, on_loading: OnProgress = ignored) -> FeatureTable:

@@ -1,14 +1,16 @@
 """Training on Ray Train: N workers that compute the same updates as one, restart after a kill, and the detector at the end."""
 
 import logging
+import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import ray.train.torch
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, PreemptionError, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from rdd import storage
@@ -21,6 +23,7 @@ from rdd.features.feature_set import FeatureSet, check_inputs, identity_if_there
 from rdd.finite import NotFiniteError
 from rdd.on_ray.background import Background
 from rdd.on_ray.feature_placement import hold_features, place_of
+from rdd.on_ray.node_wait import NodeWait
 from rdd.on_ray.process_group import torch_config
 from rdd.on_ray.session import ray_session, resources_held
 from rdd.on_ray.single_process import with_absolute_paths
@@ -53,12 +56,17 @@ def run_training(config: Config) -> dict[str, Any]:
     if not config.train.cross_validate and (summary := _finished(config, storage.absolute(config.train.output))) is not None:
         return summary
     check_inputs(config.features)  # refused before Ray is started or waited for
-    scaling, workers = config.scaling, config.scaling.num_workers
-    if workers == 0 and place_of(config.features, to_train=True) != "stream":
+    scaling = config.scaling
+    if scaling.num_workers == 0 and place_of(config.features, to_train=True) != "stream":
         return _train(config)
-    bundles = [{"CPU": scaling.cpus_per_worker, "GPU": scaling.gpus_per_worker}] * workers
-    with ray_session(config.cluster, bundles, knobs="scaling.num_workers, cpus_per_worker or gpus_per_worker"):
+    knobs = "scaling.num_workers, min_workers, cpus_per_worker or gpus_per_worker"
+    with ray_session(config.cluster, [_bundle(config)] * scaling.least_workers, knobs=knobs):
         return _train(config)
+
+
+def _bundle(config: Config) -> dict[str, float]:
+    """What a worker takes."""
+    return {"CPU": config.scaling.cpus_per_worker, "GPU": config.scaling.gpus_per_worker}
 
 
 def _train(config: Config) -> dict[str, Any]:
@@ -152,7 +160,7 @@ def _fit(config: Config, table: FeatureTable, run: RunDirectory, tracker: Tracke
     if config.scaling.num_workers == 0:
         run.claim_features(table.identity, streamed=table.streamed)
         torch.set_num_threads(config.train.threads_per_worker)
-        fit(config, table, LocalContext(run, on_epoch))
+        fit(config, table, LocalContext(run, on_epoch, checkpoint_s=config.train.checkpoint_s))
     else:
         fit_on_workers(config, run, on_epoch)
 
@@ -177,15 +185,24 @@ def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Watcher) -> None
     # Ray wants a place that all workers share, if only to write that it was there; checkpoints are in the run directory
     ray_folder = storage.join(run.path, ".ray")
     clock = StallClock(stall_timeout_s=config.train.stall_timeout_s, start_timeout_s=config.cluster.start_timeout_s)
+    nodes = NodeWait(_bundle(config), config.scaling.least_workers, what="training")
     loading, progress, history = run.notes()
+    notice = run.notice()
     clock.observe((loading, progress, len(history)))
     epochs_told = len(history)
-    background = Background(_trainer(config, run, ray_folder).fit)
+    background = Background(lambda: _fit_group(config, run, ray_folder))
     running = True
     while running:
         running = background.running()
         loading, latest, history = run.notes()
         clock.observe((loading, latest, len(history)))
+        if (latest_notice := run.notice()) is not None and latest_notice != notice:
+            notice = latest_notice
+            clock.start_anew()
+            kept = f"kept epoch {notice['epoch']} as it is after step {notice['step']}"
+            logger.info("a node will be taken away: %s, and going on with what is left", kept)
+        if nodes.changed():
+            clock.start_anew()
         if latest is not None and latest != progress:
             progress = latest
             logger.info("epoch %d: step %d of %d", latest["epoch"], latest["step"], latest["steps"])
@@ -195,16 +212,28 @@ def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Watcher) -> None
         if (reason := run.failure()) is not None:
             raise RuntimeError(reason)  # Ray would try it max_failures times more
         if (limit := clock.stalled_s()) is not None:
-            raise RuntimeError(
-                f"no step for {limit:g} s after epoch {epochs_told}, held: {resources_held()}; "
-                "the same command goes on where it stopped"
-            )
+            what = f"no step for {limit:g} s after epoch {epochs_told}"
+            if nodes.lacking is not None:
+                what = f"{nodes.lacking}, for {limit:g} s now"
+            raise RuntimeError(f"{what}, held: {resources_held()}; the same command goes on where it stopped")
     storage.delete_directory(ray_folder)
     background.finish()
 
 
+def _fit_group(config: Config, run: RunDirectory, ray_folder: str) -> None:
+    # of the wait for places that the count of nodes promises: a node that has just died is counted for some seconds
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+    try:
+        _trainer(config, run, ray_folder).fit()
+    except PreemptionError as error:
+        raise RuntimeError(
+            f"nodes were taken away more than train.max_preemptions = {config.train.max_preemptions} times; "
+            "the same command goes on where it stopped"
+        ) from error
+
+
 def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer:
-    scaling = config.scaling
+    scaling, elastic = config.scaling, config.scaling.least_workers < config.scaling.num_workers
     resources = {"CPU": scaling.cpus_per_worker} | ({"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {})
     # workers have directories of their own
     config = with_absolute_paths(config)
@@ -212,13 +241,18 @@ def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer
         _train_on_worker,
         train_loop_config={"config": config, "run": run},
         scaling_config=ScalingConfig(
-            num_workers=scaling.num_workers, use_gpu=scaling.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=(scaling.least_workers, scaling.num_workers) if elastic else scaling.num_workers,
+            elastic_resize_monitor_interval_s=config.train.checkpoint_s,  # what a group that grows does again
+            use_gpu=scaling.gpus_per_worker > 0,
+            resources_per_worker=resources,
         ),
-        torch_config=torch_config("nccl" if scaling.gpus_per_worker else "gloo"),
+        torch_config=torch_config("nccl" if scaling.gpus_per_worker else "gloo", timeout_s=config.cluster.start_timeout_s),
         run_config=RunConfig(
             name=uuid.uuid4().hex,  # never resumed by Ray
             storage_path=ray_folder,
-            failure_config=FailureConfig(max_failures=config.train.max_failures),
+            failure_config=FailureConfig(
+                max_failures=config.train.max_failures, max_preemption_failures=config.train.max_preemptions
+            ),
         ),
     )
 
@@ -228,11 +262,11 @@ def _train_on_worker(arguments: dict[str, Any]) -> None:
     if (reason := run.failure()) is not None:
         raise RuntimeError(reason)
     torch.set_num_threads(config.train.threads_per_worker)
-    context = WorkerContext(run)
+    device = ray.train.torch.get_device()
     try:
-        table = hold_features(config.features, device=context.device, to_train=True, on_loading=run.save_loading)
+        table = hold_features(config.features, device=device, to_train=True, on_loading=run.save_loading)
         run.check_features(table.identity)
-        fit(config, table, context)
+        fit(config, table, WorkerContext(run, config.train, device))
     except (ValueError, NotFiniteError) as error:
         run.save_failure(str(error))
         raise

@@ -1,4 +1,4 @@
-"""The whole state of a training run at the end of an epoch: weights, optimizer, position, history.
+"""The whole state of a training run after any of its steps: weights, optimizer, position, history.
 
 Random state needs no place in it: batches are a function of (seed, epoch), dropout masks of (seed, step).
 """
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rdd import storage
-from rdd.engine import TrainState
+from rdd.run_context import TrainState
 
 
 def save_state(path: str, state: TrainState) -> None:

@@ -8,7 +8,7 @@ from rdd.config import Config
 from rdd.config.parse import from_yaml
 from rdd.config.stages import TRAINING_SECTIONS
 from rdd.config.yaml_text import load_yaml
-from rdd.engine import TrainState
+from rdd.run_context import TrainState
 from rdd.runs.checkpoint import load_state, save_state
 from rdd.shapes import NUMBER, Shape
 
@@ -22,6 +22,7 @@ _NOTES: dict[str, Shape] = {
     "failure": str,
     "loading": str,
     "progress": {"epoch": int, "step": int, "steps": int},
+    "notice": {"epoch": int, "step": int},
 }
 """What the processes of a run leave for each other, in ``checkpoints/<name>.json``."""
 
@@ -73,6 +74,10 @@ class RunDirectory:
             raise RuntimeError(f"{place} lacks {', '.join(sorted(missing))}; delete {self.path} to train this run again")
         return config
 
+    @property
+    def _way_out(self) -> str:
+        return f"delete {storage.join(self.path, 'checkpoints')} to train this run again"
+
     def checkpoint(self, name: str) -> str:
         """File of the checkpoint ``last`` or ``best``."""
         return storage.join(self.path, "checkpoints", f"{name}.pt")
@@ -81,12 +86,10 @@ class RunDirectory:
         """The checkpoint ``last`` or ``best``, if there is one.
 
         Raises:
-            RuntimeError: it is torn or another run's, or ``best`` is missing beside ``last``.
+            RuntimeError: it is torn or another run's.
         """
-        path, way_out = self.checkpoint(name), f"delete {storage.join(self.path, 'checkpoints')} to train this run again"
+        path, way_out = self.checkpoint(name), self._way_out
         if not storage.exists(path):
-            if name == "best" and storage.exists(self.checkpoint("last")):
-                raise RuntimeError(f"{path} is missing, though the run has a last checkpoint; {way_out}")
             return None
         state = load_state(path, way_out=way_out)
         first, noted = state.history[:1], self.history()[:1]  # with its times no two runs share one
@@ -98,12 +101,16 @@ class RunDirectory:
         """The last checkpoint and the best one, if there are any, of one and the same run.
 
         Raises:
-            RuntimeError: as for :meth:`load`, or they are of different runs.
+            RuntimeError: as for :meth:`load`, or they are of different runs, or ``best`` is missing after an epoch.
         """
         last, best = self.load("last"), self.load("best")
-        if last is not None and best is not None and last.history[:1] != best.history[:1]:
-            folder = storage.join(self.path, "checkpoints")
-            raise RuntimeError(f"last.pt and best.pt in {folder} are of two runs; delete {folder} to train this run again")
+        if last is not None and last.epoch > 0:  # within the first epoch nothing is the best yet
+            if best is None:
+                place = self.checkpoint("best")
+                raise RuntimeError(f"{place} is missing, though the run has a last checkpoint; {self._way_out}")
+            if last.history[:1] != best.history[:1]:
+                folder = storage.join(self.path, "checkpoints")
+                raise RuntimeError(f"last.pt and best.pt in {folder} are of two runs; {self._way_out}")
         return last, best
 
     def save(self, state: TrainState, *, best: bool) -> None:
@@ -184,6 +191,14 @@ class RunDirectory:
     def save_progress(self, epoch: int, step: int, steps: int) -> None:
         """Note where the epoch stands, for the process that watches."""
         self._write_note("progress", {"epoch": epoch, "step": step, "steps": steps})
+
+    def notice(self) -> dict[str, int] | None:
+        """Epoch and step of the checkpoint that was kept when a node was about to be taken away, the last time."""
+        return self._read_note("notice", None)
+
+    def save_notice(self, epoch: int, step: int) -> None:
+        """Note that a checkpoint was kept because a node will be taken away."""
+        self._write_note("notice", {"epoch": epoch, "step": step})
 
     def notes(self) -> tuple[str | None, dict[str, int] | None, list[dict[str, float]]]:
         """What changes while the run moves: how far it has loaded, where the epoch stands, and its epochs."""

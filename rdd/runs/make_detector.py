@@ -7,12 +7,13 @@ from rdd import storage
 from rdd.calibration import calibrate
 from rdd.config import Config
 from rdd.detector import Detector
-from rdd.engine import TrainState, build_head
+from rdd.engine import build_head
 from rdd.evaluation.figures import histogram_figure, history_figure, roc_figure, save_figure
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored, score_part, write_logits
 from rdd.features import FeatureTable
 from rdd.provenance import provenance
+from rdd.run_context import TrainState
 from rdd.runs.directory import RunDirectory
 from rdd.runs.trained_on import write_trained_on
 

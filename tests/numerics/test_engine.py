@@ -1,22 +1,25 @@
 """The training loop: exact resume, and what a step must do and must not."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from _no_host_sync import NoHostSync
-from _runs import EPOCHS, FEATURES, fit_on, make_config, make_table
+from _runs import EPOCHS, FEATURES, assert_same, fit_on, make_config, make_table
 from sklearn.metrics import log_loss
 
 from rdd.config import Config, LossConfig, OptimizerConfig
-from rdd.engine import Learner, TrainState, fit, predict, train_epoch, train_step, validation_losses
+from rdd.engine import Learner, fit, predict, steps_of_epoch, train_epoch, train_step, validation_losses
 from rdd.features import Batch, rank_slice
 from rdd.finite import NotFiniteError, not_finite_on_device, require_finite
 from rdd.losses import CvarAucLoss
 from rdd.metrics import selection_score
+from rdd.run_context import TrainState
 from rdd.runs.checkpoint import StateWriter
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
@@ -42,6 +45,60 @@ def test_a_run_interrupted_after_any_epoch_goes_on_to_the_bit(tmp_path: Path) ->
     best = run.load("best")
     assert best is not None
     assert best.best_epoch == whole.best_epoch == best.epoch
+
+
+@pytest.mark.parametrize("changes", [{}, {"model__dropout": 0.3, "train__stratified": True}])
+def test_interrupted_after_any_step_a_run_keeps_its_path(changes: dict[str, Any], tmp_path: Path) -> None:
+    config = make_config(train__epochs=2, **changes)
+    whole = fit_on(1, tmp_path / "whole", config)
+    run = RunDirectory(str(tmp_path / "pieces"))
+
+    class OneStep(LocalContext):
+        """Keeps a checkpoint after its first step and is interrupted, within an epoch or at its end."""
+
+        def between_steps(self, state: Callable[[], TrainState]) -> None:
+            self.save(state(), best=False)
+            raise KeyboardInterrupt
+
+        def report(self, metrics) -> None:
+            raise KeyboardInterrupt
+
+    starts = 0
+    while (state := run.load_both()[0]) is None or state.epoch < 2:
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, make_table(), OneStep(run, lambda metrics: None))
+        starts += 1
+    assert starts == 2 * steps_of_epoch(config, make_table().split(config.features, "train")) > 4
+    assert all(torch.equal(whole.model[name], state.model[name]) for name in whole.model)
+    for one, other in zip(whole.history, state.history, strict=True):
+        assert all(one[name] == other[name] for name in one if not name.startswith("time/"))
+
+
+def test_with_other_ranks_a_run_goes_on_within_an_epoch_on_its_path(tmp_path: Path) -> None:
+    config = make_config(train__epochs=2, model__dropout=0.3)
+    whole = fit_on(1, tmp_path / "whole", config)
+    run = RunDirectory(str(tmp_path / "parts"))
+
+    class Interrupted(LocalContext):
+        def between_steps(self, state: Callable[[], TrainState]) -> None:
+            if (now := state()).step == 2:
+                self.save(now, best=False)
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, make_table(), Interrupted(run, lambda metrics: None))
+    assert_same(whole, fit_on(2, tmp_path / "parts", config), 1e-9)
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_a_long_epoch_keeps_checkpoints_and_a_short_one_does_not(tmp_path: Path, monkeypatch, within: bool) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(RunDirectory, "save", lambda self, state, *, best: kept.append(state.step))
+    seconds = 1e-9 if within else 60.0
+    config, table = make_config(train__epochs=1), make_table()
+    fit(config, table, LocalContext(RunDirectory(str(tmp_path)), lambda metrics: None, checkpoint_s=seconds))
+    steps = steps_of_epoch(config, table.split(config.features, "train"))
+    assert kept == [*range(1, steps), 0] if within else [0]
 
 
 def test_a_run_that_ends_has_kept_what_is_written_beside_its_steps(tmp_path: Path) -> None:

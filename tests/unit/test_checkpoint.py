@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rdd.engine import TrainState
+from rdd.run_context import TrainState
 from rdd.runs.checkpoint import StateWriter, load_state, save_state
 from rdd.runs.directory import RunDirectory
 
@@ -115,3 +115,32 @@ def test_a_state_that_can_not_be_written_ends_the_run() -> None:
     with pytest.raises(OSError, match="No space left"):
         writer.save(state_of(2), best=False)
     writer.wait()  # said once
+
+
+def within_epoch_1() -> TrainState:
+    return replace(TrainState.at_start(), model=state_of().model, step=7, sums={"loss": torch.tensor(1.5)}, seconds=2.0)
+
+
+def test_a_checkpoint_within_the_first_epoch_has_no_best_beside_it(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    run.save(within_epoch_1(), best=False)
+    last, best = run.load_both()
+    assert best is None
+    assert last is not None
+    assert (last.epoch, last.step, last.sums, last.seconds) == (0, 7, {"loss": torch.tensor(1.5)}, 2.0)
+
+
+def test_a_kill_between_the_first_best_and_its_last_goes_on_within_the_epoch(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    run.save(within_epoch_1(), best=False)
+    save_state(run.checkpoint("best"), replace(state_of(), optimizer={}))
+    last, _ = run.load_both()
+    assert last is not None
+    assert last.step == 7
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    later = {"step", "sums", "seconds"}
+    torch.save({name: value for name, value in vars(state_of()).items() if name not in later}, tmp_path / "a.pt")
+    read = load_state(str(tmp_path / "a.pt"))
+    assert (read.epoch, read.step, read.sums) == (1, 0, {})
