@@ -26,6 +26,7 @@ from rdd.model import DetectorHead, Masks
 from rdd.run_context import RunContext, TrainState
 from rdd.sam import SAM
 from rdd.schedule import learning_rate
+from rdd.step_clock import StepClock
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def _sum_gradients(model: DetectorHead, group: dist.ProcessGroup, *, share: floa
 
 
 def train_steps(
-    learner: Learner, table: FeatureTable, images: Tensor, *, epoch: int, first: int = 0
+    learner: Learner, table: FeatureTable, images: Tensor, *, epoch: int, first: int = 0, clock: StepClock | None = None
 ) -> Iterator[dict[str, Tensor]]:
     """The steps of an epoch, every image once.
 
@@ -172,6 +173,7 @@ def train_steps(
         images: ``(n,)`` images of the training part.
         epoch: counted from 0.
         first: the step to begin with, counted from 0; those before it are done.
+        clock: measures the steps.
 
     Yields:
         The metrics of each step, see :func:`train_step`, and its learning rate.
@@ -185,13 +187,15 @@ def train_steps(
     slices = (rank_slice(batch, rank=context.rank, world_size=context.world_size) for batch in left)
     text_mode = table.text_mode(config.features.text_mode)
     shares = table.batches(slices, text_mode, device=context.device, dtype=DTYPES[options.precision])
+    clock = clock or StepClock(context.device)
     for number, (whole, share) in enumerate(zip(left, shares, strict=True), start=first):
         step = epoch * len(batches) + number
         rate = learning_rate(config.optimizer, step=step, steps_per_epoch=len(batches), epochs=options.epochs)
         for group in learner.optimizer.param_groups:
             group["lr"] = rate
         sizes = [len(part) for part in whole.tensor_split(context.world_size)]
-        metrics = train_step(learner, share, step=step, sizes=sizes)
+        with clock.step():
+            metrics = train_step(learner, share, step=step, sizes=sizes)
         context.progress(epoch + 1, number + 1, len(batches))
         yield metrics | {"lr": torch.tensor(rate)}
 
@@ -209,14 +213,15 @@ def train_epoch(
         begun: where the run stands, which may be within this epoch; from it the context may keep checkpoints.
 
     Returns:
-        Means of the steps' metrics, the number of batches of one class, the last learning rate, and the time.
+        Means of the steps' metrics, the number of batches of one class, the last learning rate, the time, and the use of
+        this rank's device (:meth:`~rdd.step_clock.StepClock.used`).
     """
     begun = begun or TrainState.at_start()
-    number = steps_of_epoch(learner.config, images)
+    number, clock = steps_of_epoch(learner.config, images), StepClock(learner.context.device)
     started, steps = time.perf_counter() - begun.seconds, begun.step
     sums = {name: value.to(learner.context.device) for name, value in begun.sums.items()}
     rate = torch.zeros(())
-    for metrics in train_steps(learner, table, images, epoch=epoch, first=steps):
+    for metrics in train_steps(learner, table, images, epoch=epoch, first=steps, clock=clock):
         rate = metrics.pop("lr")
         sums = {name: sums[name] + value if steps else value for name, value in metrics.items()}
         steps += 1
@@ -231,6 +236,7 @@ def train_epoch(
         "train/lr": float(rate),
         "time/step_s": seconds / steps,
         "time/samples_per_s": len(images) / seconds,
+        **clock.used(seconds - begun.seconds),
     }
 
 

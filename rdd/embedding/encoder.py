@@ -4,6 +4,7 @@ Nothing here is done image by image in Python: what a GPU computes in a millisec
 hand over. Columns that the encoder does not change are passed on as they are.
 """
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from typing import Protocol
@@ -19,6 +20,7 @@ from rdd.embedding.decoder import Progress
 from rdd.embedding.stored import Rounding, as_float16
 from rdd.feature_names import PROJECTED, TEXT_ORIGINAL, TEXTS
 from rdd.preprocessing import Preprocessor
+from rdd.resource_use import BusyClock
 from rdd.schema import features_schema
 
 _TOKENS = dict(zip(TEXTS, ("tokens_original", "tokens_positive"), strict=True))
@@ -68,6 +70,8 @@ class RecordEncoder:
         self._text = text
         self._progress = progress
         self._launching, self._rounding_off = threading.Lock(), threading.Lock()
+        self.clock = BusyClock()
+        """Measures the time with a forward pass under way."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Tables in, tables out, row by row."""
@@ -76,11 +80,13 @@ class RecordEncoder:
         images = np.where(usable, np.asarray(pc.list_value_length(table["generators"]).fill_null(0)), 0)
         pixels = self._staged(table, int(images.sum()))
         tokens = {name: _tokens(table[column]) for name, column in _TOKENS.items()} if self._text and usable.any() else {}
-        with self._launching:  # one forward pass after the other; what follows runs beside the next table's
-            passes = [self._encoder.launch(batch, self._features) for batch in self._batches(pixels)]
-            texts = [self._encoder.launch_tokens(rows, name) for name, rows in tokens.items()]
-        seen = [done.features() for done in passes]
-        read = {name: values.numpy() for done in texts for name, values in done.features().items()}
+        with contextlib.ExitStack() as until_computed:
+            with self._launching:  # one forward pass after the other; what follows runs beside the next table's
+                until_computed.enter_context(self.clock.at_work())
+                passes = [self._encoder.launch(batch, self._features) for batch in self._batches(pixels)]
+                texts = [self._encoder.launch_tokens(rows, name) for name, rows in tokens.items()]
+            seen = [done.features() for done in passes]
+            read = {name: values.numpy() for done in texts for name, values in done.features().items()}
         found = self._stored(seen) | {name: as_float16(values) for name, values in read.items()}
         vectors = dict.fromkeys(self._features, images) | dict.fromkeys(tokens, usable.astype(np.int64))
         columns = {name: _binary(values, vectors[name]) for name, values in found.items()}

@@ -39,6 +39,7 @@ from rdd.embedding.stored import Stored, stored_features
 from rdd.encoder_identity import EncoderIdentity
 from rdd.on_ray.compaction import compact
 from rdd.on_ray.draining import DrainWatch
+from rdd.on_ray.embedding_course import EmbeddingCourse
 from rdd.on_ray.embedding_graph import Sizes, Steps, sizes_of, write_features
 from rdd.on_ray.embedding_progress import Report, run_watched, start_ledger
 from rdd.on_ray.session import ray_session
@@ -46,6 +47,7 @@ from rdd.preprocessing import Preprocessor
 from rdd.progress import StallClock
 from rdd.runs.stage import begun, finished
 from rdd.tokens import PromptTokenizer
+from rdd.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -100,12 +102,12 @@ def _embed(
         reopen(index, output)
         keep_index(index, encoder, features, output)
         if planned(output) is None:  # else all was embedded, and the files of the commits are going
-            _embed_missing(config, source, index, output, encoder)
+            _embed_missing(config, source, index, output, encoder, stage.tracker)
         tables = _check_and_compact(config, index, output)
         manifest = describe(config, tables, encoder)
         summary = summarize(output, manifest)
         numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
-        stage.tracker.metrics(numbers, step=0)
+        stage.tracker.metrics(numbers, step=index.num_rows)
         stage.finish(manifest)
         storage.delete_directory(storage.join(output, WORK))
     return summary
@@ -127,7 +129,9 @@ def _check_and_compact(config: Config, index: pa.Table, output: str) -> dict[str
     return check(config, index, output, plan.names)
 
 
-def _embed_missing(config: Config, source: Source, index: pa.Table, output: str, encoder: EncoderIdentity) -> None:
+def _embed_missing(
+    config: Config, source: Source, index: pa.Table, output: str, encoder: EncoderIdentity, tracker: Tracker
+) -> None:
     embed = config.embed
     settle_commits(output)
     committed = committed_keys(output)
@@ -143,6 +147,7 @@ def _embed_missing(config: Config, source: Source, index: pa.Table, output: str,
         sizes.commit,
     )
     ledger = start_ledger()
+    course = EmbeddingCourse(tracker, ledger, done=index.num_rows - missing.num_rows)
     started = time.monotonic()
     try:
         run_watched(
@@ -153,6 +158,7 @@ def _embed_missing(config: Config, source: Source, index: pa.Table, output: str,
             done=index.num_rows - missing.num_rows,
             clock=StallClock(stall_timeout_s=embed.stall_timeout_s, start_timeout_s=config.cluster.start_timeout_s),
             drains=DrainWatch(config.cluster.start_timeout_s),
+            on_counts=course.on_counts,
         )
     except RuntimeError as error:
         if os.strerror(errno.ENOSPC) not in str(error):
@@ -160,6 +166,7 @@ def _embed_missing(config: Config, source: Source, index: pa.Table, output: str,
         raise RuntimeError(
             f"a disk is full while {output} is written ({error}); make room and start the same command again"
         ) from error
+    course.end(missing.num_rows)
     rate = missing.num_rows / (time.monotonic() - started)
     logger.info("%.2f records a second; a kill would have cost about %.0f s of work", rate, sizes.commit / rate)
 
@@ -248,7 +255,11 @@ class _Encoder:
             )
         encoder.prepare(config.features)
         self._encode = RecordEncoder(encoder, config, text=text, progress=progress)
+        self._progress, self._name = progress, f"{platform.node()} {os.getpid()}"
         progress("load", 1)  # ends the time to start: from now on the stall limit applies
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return self._encode(table)
+        encoded = self._encode(table)
+        self._progress("reject", pc.count(encoded["reason"]).as_py())
+        self._progress.use(self._name, self._encode.clock.use())
+        return encoded

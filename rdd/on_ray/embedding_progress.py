@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -12,17 +13,21 @@ from rdd.on_ray.background import POLL_S, Background
 from rdd.on_ray.draining import DrainWatch
 from rdd.on_ray.session import resources_held
 from rdd.progress import REPORT_S, StallClock
+from rdd.resource_use import Use
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _UNTIL_LOADED_S = 0.2  # so that the log says soon when encoding begins
 
 
 class Ledger:
-    """Counts of records by step, told by the workers."""
+    """Counts of records by step, and what the encoders have used, told by the workers."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
+        self._uses: dict[str, Use] = {}
 
     def add(self, step: str, count: int) -> None:
         """Count records that a step has done."""
@@ -31,6 +36,14 @@ class Ledger:
     def counts(self) -> dict[str, int]:
         """Records done so far, by step."""
         return dict(self._counts)
+
+    def note_use(self, encoder: str, use: Use) -> None:
+        """Keep what an encoder has used so far."""
+        self._uses[encoder] = use
+
+    def uses(self) -> dict[str, Use]:
+        """What each encoder has used, by its name, those that have ended among them."""
+        return dict(self._uses)
 
 
 def start_ledger() -> "ray.actor.ActorHandle":
@@ -50,6 +63,10 @@ class Report:
         if count:
             self._ledger.add.remote(step, count)
 
+    def use(self, encoder: str, use: Use) -> None:
+        """Say what an encoder has used so far; nobody waits for it."""
+        self._ledger.note_use.remote(encoder, use)
+
 
 def run_watched(
     work: Callable[[], object],
@@ -60,6 +77,7 @@ def run_watched(
     done: int,
     clock: StallClock,
     drains: DrainWatch,
+    on_counts: Callable[[Mapping[str, int]], None] = lambda counts: None,
 ) -> None:
     """Run blocking Ray work, log its progress, and give up when nothing moves.
 
@@ -71,6 +89,7 @@ def run_watched(
         done: records that earlier runs have finished.
         clock: observes the counts; when it finds a stall, the run ends. Its time to start is over at the first count.
         drains: sees nodes that are taken away, whose encoders begin elsewhere.
+        on_counts: told the counts about every second.
 
     Raises:
         RuntimeError: the work failed or stalled; the step and the resources held are named.
@@ -86,6 +105,7 @@ def run_watched(
         if counts.get("load") and not loaded:
             loaded = True
             logger.info("an encoder is loaded: encoding begins")
+        on_counts(counts)
         clock.observe(counts if counts.get("load") else {})  # reading may be ahead while the encoders still start
         if (limit := clock.stalled_s()) is not None:
             stuck = next((step for step in steps if counts.get(step, 0) + done < total), "write")
@@ -102,10 +122,15 @@ def run_watched(
 
 def _counts(ledger: "ray.actor.ActorHandle", last: dict[str, int]) -> dict[str, int]:
     """The ledger's counts, or the last ones if it does not answer in time."""
+    return answer(ledger.counts.remote(), last)
+
+
+def answer(asked: "ray.ObjectRef[T]", otherwise: T) -> T:
+    """What an actor answers, or something else if it does not do so in time."""
     try:
-        return ray.get(ledger.counts.remote(), timeout=10 * POLL_S)
+        return ray.get(asked, timeout=10 * POLL_S)
     except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
-        return last
+        return otherwise
 
 
 def _log_progress(counts: dict[str, int], steps: Sequence[str], done: int, total: int, seconds: float) -> None:

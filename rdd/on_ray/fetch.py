@@ -34,7 +34,8 @@ from rdd.on_ray.fetch_dispatch import Dispatch
 from rdd.on_ray.fetch_worker import start_workers
 from rdd.on_ray.host_leases import start_shards
 from rdd.on_ray.session import ray_session
-from rdd.runs.stage import begun, finished
+from rdd.runs.stage import StageRun, begun, finished
+from rdd.tracking.course import Course
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def run_fetch(config: Config) -> dict[str, Any]:
         result_file = storage.join(stage.output, FETCH.result_file)
         if storage.exists(result_file):
             storage.delete_file(result_file)  # until this round is finished, too
-        run = _Run(config, stage.output, addresses, parts, blocked)
+        run = _Run(config, stage, addresses, parts, blocked)
         run.fetch_missing(number)
         table, placeholders = run.finish_whole()
         summary = summarize(stage.output, table, placeholders, round_number=number, blocked=blocked)
@@ -127,8 +128,9 @@ def _round(retry_failed: bool, parts: list[Part], output: str) -> int:
 class _Run:
     """A fetch at work."""
 
-    def __init__(self, config: Config, output: str, addresses: pa.Table, parts: list[Part], blocked: BlockList) -> None:
-        self._config, self._output, self._blocked = config, output, blocked
+    def __init__(self, config: Config, stage: StageRun, addresses: pa.Table, parts: list[Part], blocked: BlockList) -> None:
+        self._config, self._output, self._blocked = config, stage.output, blocked
+        self._tracker = stage.tracker
         self._addresses, self._parts = addresses, parts
         self._blocked_ref = ray.put(blocked)
         self._dispatch: Dispatch | None = None
@@ -143,7 +145,8 @@ class _Run:
             logger.info("%d records, %d of %d files to fetch", self._addresses.num_rows, len(missing), len(self._parts))
             calls = (self._fetch_call(part, rows, number) for part, rows in self._with_rows(missing))
             images = sum(part.rows for part in missing)
-            self._workers().run(calls, total=len(missing), images=images, what="fetching")
+            course = Course(self._tracker, "images", done=self._addresses.num_rows - images)
+            self._workers().run(calls, total=len(missing), images=images, what="fetching", course=course)
         if missing_parts(self._output, self._parts, number):
             raise RuntimeError(f"files of {self._output} vanish while it is fetched; see that nobody else works in it")
 

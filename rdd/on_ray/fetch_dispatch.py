@@ -17,6 +17,7 @@ from rdd.on_ray.background import POLL_S, REPORT_S, root_cause
 from rdd.on_ray.draining import DrainWatch
 from rdd.on_ray.session import resources_held
 from rdd.progress import StallClock
+from rdd.tracking.course import Course
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,13 @@ class Dispatch:
         self, workers: Sequence["ray.actor.ActorHandle"], shards: Sequence["ray.actor.ActorHandle"], config: Config
     ) -> None:
         self._workers, self._shards, self._config = workers, shards, config
-        self._progress = dict.fromkeys(range(len(workers)), (0, 0))
+        self._progress = dict.fromkeys(range(len(workers)), (0, 0, 0))
         self._nodes = dict.fromkeys(range(len(workers)), "")
         self._silent: set[int] = set()
         self._drains = DrainWatch(config.cluster.start_timeout_s)
         self._started = False
 
-    def run(self, calls: Iterable[Call], *, total: int, images: int, what: str) -> None:
+    def run(self, calls: Iterable[Call], *, total: int, images: int, what: str, course: Course | None = None) -> None:
         """Make every call and wait for all.
 
         Args:
@@ -54,6 +55,7 @@ class Dispatch:
             total: how many there are.
             images: how many images they ask for at most, for the log.
             what: words for the log.
+            course: where images a second are logged to MLflow.
 
         Raises:
             RuntimeError: one failed, or nothing has moved for too long; what is waited for is named.
@@ -63,7 +65,7 @@ class Dispatch:
             start_timeout_s=0.0 if self._started else self._config.cluster.start_timeout_s,
         )
         waiting, running, done = _Waiting(calls), dict[ray.ObjectRef, tuple[int, Call]](), 0
-        asked_before = self._asked()
+        asked_before, failed_before = self._asked(), self._failed()
         clock.observe((done, *self._progress.values()))
         started = reported = time.monotonic()
         self._deal(waiting, running)
@@ -82,12 +84,16 @@ class Dispatch:
             clock.observe((done, *self._progress.values()))
             if (limit := clock.stalled_s()) is not None:
                 raise RuntimeError(self._stalled(what, limit, total - done))
+            if course is not None and course.due():
+                course.log(self._asked() - asked_before, counts={"progress/failed": self._failed() - failed_before})
             if time.monotonic() - reported >= REPORT_S:
                 reported = time.monotonic()
                 asked, rate = self._asked() - asked_before, (self._asked() - asked_before) / (reported - started)
                 logger.info(
                     "%s: %d of %d files, %d of %d images asked for, %.1f a second", what, done, total, asked, images, rate
                 )
+        if course is not None:
+            course.end(self._asked() - asked_before, counts={"progress/failed": self._failed() - failed_before})
 
     def _deal(self, waiting: "_Waiting", running: dict["ray.ObjectRef", tuple[int, Call]]) -> None:
         """Give every worker that stays as many calls as it takes, the least busy one first."""
@@ -123,7 +129,10 @@ class Dispatch:
         return True
 
     def _asked(self) -> int:
-        return sum(asked for asked, _ in self._progress.values())
+        return sum(asked for asked, _, _ in self._progress.values())
+
+    def _failed(self) -> int:
+        return sum(failed for _, failed, _ in self._progress.values())
 
     def _poll(self) -> None:
         """What the workers have done; of one that does not answer, what it said last."""
@@ -131,11 +140,11 @@ class Dispatch:
         ready, _ = ray.wait(list(answers), num_returns=len(answers), timeout=POLL_S)
         for answer in ready:
             try:
-                asked, written, node = ray.get(answer)
+                *progress, node = ray.get(answer)
             except ray.exceptions.RayError:  # it is being started anew
                 continue
             number = answers[answer]
-            self._progress[number], self._nodes[number] = (asked, written), node
+            self._progress[number], self._nodes[number] = tuple(progress), node
             self._silent.discard(number)
 
     def _stalled(self, what: str, limit: float, left: int) -> str:

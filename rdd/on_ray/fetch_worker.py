@@ -17,6 +17,7 @@ from rdd.data.fetched import Part, commit, read_part, write_part
 from rdd.data.host_leases import NoLimit
 from rdd.data.outcomes import Outcome
 from rdd.on_ray.host_leases import SharedLeases
+from rdd.schema import STATUS_OK
 
 
 class FetchWorker:
@@ -36,6 +37,7 @@ class FetchWorker:
         self._fetcher: Fetcher | None = None
         self._open = contextlib.AsyncExitStack()
         self._asked = 0
+        self._failed = 0
         self._written = 0
 
     async def fetch(self, part: Part, addresses: pa.Table, round_number: int) -> None:
@@ -65,9 +67,9 @@ class FetchWorker:
         await asyncio.to_thread(apply_change, self._output, parts, number, change, placeholders, self._blocked)
         self._written += 1
 
-    async def progress(self) -> tuple[int, int, str]:
-        """Images asked for and files written, since this process has begun, and the id of its node."""
-        return self._asked, self._written, ray.get_runtime_context().get_node_id()
+    async def progress(self) -> tuple[int, int, int, str]:
+        """Images asked for, those of them that failed, and files written, since this process has begun, and its node's id."""
+        return self._asked, self._failed, self._written, ray.get_runtime_context().get_node_id()
 
     async def _opened(self) -> Fetcher:
         async with self._opening:
@@ -78,6 +80,7 @@ class FetchWorker:
 
     def _count(self, outcome: Outcome) -> None:
         self._asked += 1
+        self._failed += outcome.status != STATUS_OK
 
 
 def start_workers(

@@ -1,7 +1,8 @@
 """Watches the directories of runs that workers train, and logs each run to MLflow, to which the workers do not write."""
 
 import logging
-from collections.abc import Mapping
+import statistics
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,15 @@ from rdd.on_ray.session import resources_held
 from rdd.progress import StallClock
 from rdd.runs.directory import RunDirectory
 from rdd.signals import signals_held
+from rdd.tracking.course import Course
 from rdd.tracking.run_metrics import log_epoch
 from rdd.tracking.tracker import Kind, Tracker
 
 logger = logging.getLogger(__name__)
+
+
+_USES: Mapping[str, Callable[[list[float]], float]] = {"system/busy_share": statistics.fmean, "system/gpu_peak_gib": max}
+"""What an epoch says of its device, and how it is summed up over runs."""
 
 
 @dataclass
@@ -40,6 +46,9 @@ class RunMonitor:
         self._config = config
         self._open: dict[str, _WatchedRun] = {}
         self._closed: set[str] = set()
+        self._course = Course(parent, "epochs")
+        self._told = 0
+        self._epochs: list[Mapping[str, float]] = []
         self._restart_clock()
 
     def __enter__(self) -> "RunMonitor":
@@ -49,6 +58,7 @@ class RunMonitor:
         with signals_held():
             for name in list(self._open):
                 self.finish(name, status="KILLED", metrics={}, tags={}, epochs=0)
+            self._course.end(self._told, counts=self._counts())
 
     def add(self, name: str, run: RunDirectory, params: Mapping[str, Any]) -> None:
         """Watch one more run; a run that MLflow knows goes on there."""
@@ -68,6 +78,8 @@ class RunMonitor:
         notes = {name: watched.run.notes() for name, watched in self._open.items()}
         for name, (_, _, history) in notes.items():
             self._log(name, self._open[name], history)
+        if self._course.due():
+            self._course.log(self._told, counts=self._counts())
         self._clock.observe(notes)
         if (limit := self._clock.stalled_s()) is not None:
             raise RuntimeError(
@@ -88,6 +100,13 @@ class RunMonitor:
             watched.tracker.tags(tags)
             watched.tracker.close(status)
 
+    def _counts(self) -> dict[str, float]:
+        """Runs that have ended, and how the devices were used in the epochs since the last point."""
+        columns = {name: [epoch[name] for epoch in self._epochs if name in epoch] for name in _USES}
+        used = {name: _USES[name](values) for name, values in columns.items() if values}
+        self._epochs.clear()
+        return {"progress/runs_ended": len(self._closed)} | used
+
     def _restart_clock(self) -> None:
         """Whenever a run comes or goes, the next one may have to start: until one of them moves, that limit applies."""
         self._clock = StallClock(
@@ -97,6 +116,8 @@ class RunMonitor:
     def _log(self, name: str, watched: _WatchedRun, history: list[dict[str, float]]) -> None:
         for metrics in history[watched.logged :]:
             log_epoch(watched.tracker, metrics)
+        self._epochs += history[watched.logged :]
+        self._told += max(0, len(history) - watched.logged)
         if len(history) > watched.logged:
             watched.logged = len(history)
             watched.run.save_logged(watched.logged)

@@ -64,6 +64,11 @@ def ray_session(config: ClusterConfig, bundles: Sequence[Bundle], *, knobs: str)
                 ray.shutdown()
 
 
+def _job_id() -> str:
+    """Under which the dashboard shows this job, submitted or not."""
+    return ray.get_runtime_context().get_job_id()
+
+
 def resources_held() -> str:
     """What is in use of what there is, for a person."""
     total, free = ray.cluster_resources(), ray.available_resources()
@@ -81,8 +86,10 @@ def _connect(config: ClusterConfig) -> bool:
         try:
             binding = on_loopback() if _is_on_loopback_alone(address) else contextlib.nullcontext()
             with signals_held(handlers_replaced=True), binding:
-                ray.init(address=address, **common)
+                context = ray.init(address=address, **common)
             logger.info("attached to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
+            if context.dashboard_url:  # where the tunnel of `ray dashboard` ends, too
+                logger.info("this job in Ray's dashboard: http://%s/#/jobs/%s", context.dashboard_url, _job_id())
             return True
         except ConnectionError as error:
             raise RuntimeError(f"no Ray cluster answers at {address}; start it, or set cluster.address to local") from error

@@ -20,6 +20,7 @@ from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import write_figures
 from rdd.runs.stage import begun, finished
 from rdd.runs.trained_on import refuse_trained_on
+from rdd.tracking.course import Course
 from rdd.tracking.run_metrics import rounded
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,9 @@ def run_evaluation(config: Config) -> dict[str, Any]:
         raise ValueError(f"both classes must be present, got {len(images) - generated} real and {generated} generated images")
     tags = {"rdd.features_manifest_sha256": table.manifest_sha256, "rdd.run": options.run}
     with begun(EVALUATE, config, tags=tags) as stage:
+        course = Course(stage.tracker, "images")
         scored, threshold = score_part(detector, table, images), detector.calibration.threshold
+        course.end(len(images))
         report = evaluate(scored, threshold=threshold, resamples=options.resamples, seed=options.seed)
         figures = storage.join(output, "figures")
         write_figures(figures, scored, threshold, f"{options.part} of {options.run}")

@@ -10,6 +10,7 @@ What a stage is called, reads and needs stands in :mod:`rdd.config.stages`.
 """
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from rdd.config import Config
 from rdd.config.parse import leaf_of, section_dicts, settings_of
 from rdd.config.secrets import without_password
 from rdd.config.stages import ADDED, Stage, require
+from rdd.resource_use import peak_gib
 from rdd.signals import signals_held
 from rdd.tracking.pages import page_of, title_of
+from rdd.tracking.run_metrics import rounded
 from rdd.tracking.tracker import NullTracker, Tracker, tracked
 
 logger = logging.getLogger(__name__)
@@ -101,7 +104,9 @@ def begun(
         tracker.params(settings_of(config, stage.sections))
         if not isinstance(tracker, NullTracker):
             _say_pages(stage, config)
+        began = time.monotonic()
         yield StageRun(directory, tracker, stage.result_file)
+        tracker.metrics(rounded({"time/stage_s": time.monotonic() - began, "system/driver_peak_gib": peak_gib()}), step=0)
 
 
 def _say_pages(stage: Stage, config: Config) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from rdd.config import TrackingConfig
-from rdd.config.secrets import without_password
+from rdd.tracking.addresses import server_of
 from rdd.tracking.tracker import KIND_TAG, Kind, tracking_uri
 
 INTERVAL_TAG = "AUC 95 CI"
@@ -21,9 +21,6 @@ DIFFERENCE_TAG = "vs ours 95 CI"
 """Tag of a row: its difference to the row `ours`, and its interval."""
 P_VALUE_TAG = "p value"
 """Tag of a row: the adjusted p-value of that difference."""
-
-_LOCAL_SERVER = "http://127.0.0.1:5000"
-"""Where `make ui` serves a local file of runs."""
 
 _NAME, _CREATED, _DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
 _HIDDEN = 24  # pixels, the least that MLflow takes: what can not be left out is made as narrow as it goes
@@ -93,7 +90,7 @@ def page_of(config: TrackingConfig, kind: Kind, *, server: str | None = None) ->
     client.set_experiment_tag(experiment.experiment_id, f"mlflow.sharedViewState.{key}", value)
     words = {"workflowType": "machine_learning", "compareRunsMode": "TABLE", "viewStateShareKey": key}
     query = urlencode(words, quote_via=quote)
-    return f"{server or _server(config)}/#/experiments/{experiment.experiment_id}/runs?{query}"
+    return f"{server or server_of(tracking_uri(config))}/#/experiments/{experiment.experiment_id}/runs?{query}"
 
 
 def pages(config: TrackingConfig, *, server: str | None = None) -> dict[str, str]:
@@ -109,11 +106,6 @@ def pages(config: TrackingConfig, *, server: str | None = None) -> dict[str, str
         if client.search_runs([experiment.experiment_id], _filter(kind), max_results=1):
             shown[view.title] = page_of(config, kind, server=server) or ""
     return shown
-
-
-def _server(config: TrackingConfig) -> str:
-    uri = tracking_uri(config)
-    return without_password(uri).rstrip("/") if uri.startswith(("http://", "https://")) else _LOCAL_SERVER
 
 
 def _filter(kind: Kind) -> str:

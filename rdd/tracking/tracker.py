@@ -19,6 +19,7 @@ from rdd.config import TrackingConfig
 from rdd.config.secrets import without_password
 from rdd.provenance import git_commit
 from rdd.signals import signals_held
+from rdd.tracking.addresses import run_page
 
 logger = logging.getLogger(__name__)
 
@@ -257,6 +258,7 @@ def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str
         experiment = _experiment(client, config.experiment)
         place = storage.absolute(output)
         run_id = _run_of(client, experiment, config.run_name or os.path.basename(place), job=job, place=place, tags=tags)
+        logger.info("this run in MLflow: %s", run_page(uri, experiment, run_id))
     except Exception as error:
         logger.warning("MLflow at %s does not answer, so this run is not tracked: %s", without_password(uri), _in_words(error))
         return NullTracker()
