@@ -22,10 +22,10 @@ def server_of(uri: str) -> str:
 
 
 def run_page(uri: str, experiment_id: str, run_id: str) -> str:
-    """Address of the page of one run.
+    """Address of the page of one run, among MLflow's pages for training and not for language models.
 
     Example:
         >>> run_page("sqlite:///mlflow.db", "1", "3f7a")
-        'http://127.0.0.1:5000/#/experiments/1/runs/3f7a'
+        'http://127.0.0.1:5000/#/experiments/1/runs/3f7a?workflowType=machine_learning'
     """
-    return f"{server_of(uri)}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{server_of(uri)}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"

@@ -1,6 +1,6 @@
 """What MLflow shows of how a stage gets on, under the same names in every stage.
 
-Over time, at the number of records, images or runs that are done: ``time/<unit>_per_s`` since the point before,
+Over time, at the number of records, images or epochs that are done: ``time/<unit>_per_s`` since the point before,
 ``system/busy_share`` and ``system/gpu_peak_gib`` of the processes that compute, ``system/driver_gib``, the memory of the one
 that leads them, and what the stage counts beside. At the end ``time/mean_<unit>_per_s``. MLflow has a page of its own for what
 is called ``system/``. Its own system metrics would tell of the driver's machine alone, which on a cluster computes nothing.
@@ -13,6 +13,9 @@ from rdd.progress import PROGRESS_S
 from rdd.resource_use import Use, busy_share, memory_gib
 from rdd.tracking.run_metrics import rounded
 from rdd.tracking.tracker import Tracker
+
+_NONE: Mapping[str, Use] = {}
+_NOTHING: Mapping[str, float] = {}
 
 
 class Course:
@@ -34,8 +37,8 @@ class Course:
         """Whether it is time for the next point."""
         return time.monotonic() - self._logged >= PROGRESS_S
 
-    def log(self, done: int, *, uses: Mapping[str, Use] | None = None, counts: Mapping[str, float] | None = None) -> None:
-        """Log a point.
+    def log(self, done: int, *, uses: Mapping[str, Use] = _NONE, counts: Mapping[str, float] = _NOTHING) -> None:
+        """Log a point, where it is due.
 
         Args:
             done: by this start.
@@ -43,22 +46,21 @@ class Course:
             counts: what else is counted, by the name of its metric.
         """
         now = time.monotonic()
-        numbers = dict(counts or {}) | {"system/driver_gib": memory_gib()}
-        if now > self._logged:
-            numbers[f"time/{self._unit}_per_s"] = (done - self._done) / (now - self._logged)
-        if uses:
-            numbers |= self._used(uses)
+        rate = (done - self._done) / (now - self._logged)
         self._logged, self._done = now, done
-        self._tracker.metrics(rounded(numbers), step=self._before + done)
+        self._send(done, {f"time/{self._unit}_per_s": rate}, uses, counts)
 
-    def end(self, done: int, *, uses: Mapping[str, Use] | None = None, counts: Mapping[str, float] | None = None) -> None:
-        """Log the last point, and the mean rate of this start."""
-        self.log(done, uses=uses, counts=counts)
-        if (seconds := self._logged - self._began) > 0:
-            self._tracker.metrics(rounded({f"time/mean_{self._unit}_per_s": done / seconds}), step=self._before + done)
+    def end(self, done: int, *, uses: Mapping[str, Use] = _NONE, counts: Mapping[str, float] = _NOTHING) -> None:
+        """Log the last point, with the mean rate of this start; arguments as for :meth:`log`."""
+        seconds = time.monotonic() - self._began
+        self._send(done, {f"time/mean_{self._unit}_per_s": done / seconds} if seconds > 0 else {}, uses, counts)
 
-    def _used(self, uses: Mapping[str, Use]) -> dict[str, float]:
+    def _send(self, done: int, rate: Mapping[str, float], uses: Mapping[str, Use], counts: Mapping[str, float]) -> None:
         share, self._uses = busy_share(uses, self._uses), uses
-        numbers = {} if share is None else {"system/busy_share": share}
         peaks = [use.gpu_peak_gib for use in uses.values() if use.gpu_peak_gib is not None]
-        return numbers | ({"system/gpu_peak_gib": max(peaks)} if peaks else {})
+        numbers = {**counts, **rate, "system/driver_gib": memory_gib()}
+        if share is not None:
+            numbers["system/busy_share"] = share
+        if peaks:
+            numbers["system/gpu_peak_gib"] = max(peaks)
+        self._tracker.metrics(rounded(numbers), step=self._before + done)
