@@ -7,6 +7,9 @@ export RAY_AUTH_TOKEN_PATH=~/.ray/auth_token
 
 export RAY_USAGE_STATS_ENABLED=0
 
+# Drivers of jobs run on the head, where cluster/mlflow/serve.py listens; its password is in ~/.mlflow/credentials.
+export MLFLOW_TRACKING_URI=http://127.0.0.1:5000
+
 # The same ports on every node, so that a firewall can name them; 6379 is the head's, 10001 that of Ray's client.
 export RDD_RAY_PORTS="--node-manager-port=6380 --object-manager-port=6381 --dashboard-agent-grpc-port=6382
     --dashboard-agent-listen-port=6383 --runtime-env-agent-port=6384 --metrics-export-port=6385

@@ -237,6 +237,8 @@ def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer
     resources = {"CPU": scaling.cpus_per_worker} | ({"GPU": scaling.gpus_per_worker} if scaling.gpus_per_worker else {})
     # workers have directories of their own
     config = with_absolute_paths(config)
+    # Ray would ask pyarrow for the file system, which knows less of the ways to an object store than fsspec
+    place_for_ray, folder_for_ray = storage.filesystem(ray_folder)
     return TorchTrainer(
         _train_on_worker,
         train_loop_config={"config": config, "run": run},
@@ -249,7 +251,8 @@ def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer
         torch_config=torch_config("nccl" if scaling.gpus_per_worker else "gloo", timeout_s=config.cluster.start_timeout_s),
         run_config=RunConfig(
             name=uuid.uuid4().hex,  # never resumed by Ray
-            storage_path=ray_folder,
+            storage_path=folder_for_ray,
+            storage_filesystem=place_for_ray,
             failure_config=FailureConfig(
                 max_failures=config.train.max_failures, max_preemption_failures=config.train.max_preemptions
             ),

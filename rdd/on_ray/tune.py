@@ -113,9 +113,11 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
     resources = {"cpu": 0.001, "gpu": 0.0} if nested else {"cpu": bundle["CPU"], "gpu": bundle["GPU"]}
     trainable = tune.with_resources(trainable, resources)
     place = storage.join(sweep.ray, "sweep")
+    files, folder = storage.filesystem(sweep.ray)  # pyarrow's own, which Ray would take, knows fewer ways to an object store
     if _has_trials(place):
         logger.info("going on with the sweep in %s", sweep.path)
-        return tune.Tuner.restore(place, trainable, resume_unfinished=True, resume_errored=False)
+        inner = storage.join(folder, "sweep")
+        return tune.Tuner.restore(inner, trainable, resume_unfinished=True, resume_errored=False, storage_filesystem=files)
     storage.delete_directory(sweep.ray)
     concurrent = options.max_concurrent
     if nested and not concurrent:
@@ -138,7 +140,8 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
         ),
         run_config=RunConfig(
             name="sweep",
-            storage_path=sweep.ray,
+            storage_path=folder,
+            storage_filesystem=files,
             failure_config=FailureConfig(max_failures=config.train.max_failures),  # lost workers; an error of its own is noted
             callbacks=[TrialEvents()],
             verbose=0,
@@ -148,7 +151,8 @@ def _tuner(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory) -
 
 def _has_trials(place: str) -> bool:
     """Whether Ray Tune has saved its trials; a sweep that was killed before would resume as a trial without drawn values."""
-    if not tune.Tuner.can_restore(place):
+    files, folder = storage.filesystem(place)
+    if not tune.Tuner.can_restore(folder, storage_filesystem=files):
         return False
     states = [file for file in storage.list_files(place, suffix=".json") if "/experiment_state" in file.path]
     try:

@@ -60,6 +60,7 @@ class Laptop:
 
     def __init__(self, folder: Path, made: Hosts, s3: S3Server) -> None:
         self.project = folder / "rdd"
+        self._bucket = s3.bucket
         self._env = environment_of_a_person(folder, {})
         _copy_project(self.project)
         (self.project / ".venv").symlink_to(Path(sys.prefix).resolve())
@@ -67,14 +68,19 @@ class Laptop:
         model = folder / "tiny-clip"
         model.mkdir()
         (model / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY}))
-        for name in ("sample_on_cluster.yaml",):
-            path = self.project / "jobs" / "configs" / name
-            text = path.read_text().replace("s3://your-bucket", s3.bucket)
-            path.write_text(text.replace("ViT-B-32-quickgelu", f"local-dir:{model}").replace("openai", "random"))
+        path = self.project / "jobs" / "configs" / "sample_on_cluster.yaml"
+        text = path.read_text().replace("s3://your-bucket", s3.bucket)
+        path.write_text(text.replace("ViT-B-32-quickgelu", f"local-dir:{model}").replace("openai", "random"))
+
+    def guide(self, name: str) -> str:
+        """The lines of a block of cluster/README.md, by the words after ``sh``, with the bucket filled in."""
+        found = re.findall(rf"^```sh {name}\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+        assert found, f"no block {name} in the guide"
+        return "\n".join(found).replace("s3://your-bucket", self._bucket)
 
     def start(self, line: str) -> subprocess.Popen[str]:
         """A line in a shell of its own, in the project; it runs until it ends."""
-        words = ["bash", "-c", f"{_lines(Path('cluster/README.md').read_text(), 'each shell')}\n{line}"]
+        words = ["bash", "-e", "-c", f"{self.guide('each shell')}\n{line}"]
         return subprocess.Popen(
             words,
             cwd=self.project,
@@ -118,8 +124,19 @@ class Cluster:
 
     def up(self) -> None:
         """Start it as the guide says, and wait until both workers are there."""
-        self.laptop.must("ray up --yes cluster/on_premises.yaml")
+        self.laptop.must(self.laptop.guide("up"), timeout=400)
         self.wait_for_nodes(1 + len(WORKERS))
+
+    @contextlib.contextmanager
+    def tunnel(self) -> Iterator[None]:
+        """The tunnel of the guide, through which jobs are submitted."""
+        with self.laptop.start(f"exec {self.laptop.guide('tunnel').strip().removesuffix('&')}") as process:
+            wait_until(lambda: self.laptop.run("ray job list").code == 0, "the tunnel", seconds=60)
+            try:
+                yield
+            finally:
+                process.terminate()
+                process.communicate()
 
     def alive(self) -> list[str]:
         """Addresses of the nodes that Ray takes for alive."""
@@ -156,33 +173,11 @@ def cluster() -> Iterator[Cluster]:
         home = made.folder / "laptop"
         home.mkdir()
         laptop = Laptop(home, made, s3)
-        laptop.must(guide("token"))
+        laptop.must(laptop.guide("token"))
         running = Cluster(made, laptop, s3)
         running.up()
-        with _tunnel(laptop):
+        with running.tunnel():
             yield running
-
-
-def guide(name: str) -> str:
-    """The lines of a block of cluster/README.md that an on-premises cluster needs, by the word after ``sh``."""
-    return _lines(GUIDE.read_text(), name)
-
-
-def _lines(text: str, name: str) -> str:
-    found = re.findall(rf"^```sh {name}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert found, f"no block {name} in the guide"
-    return "\n".join(found)
-
-
-@contextlib.contextmanager
-def _tunnel(laptop: Laptop) -> Iterator[None]:
-    with laptop.start(f"exec {guide('tunnel').strip().removesuffix('&')}") as process:
-        wait_until(lambda: laptop.run("ray job list").code == 0, "the tunnel", seconds=60)
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.communicate()
 
 
 def _prepare(host: Host, s3: S3Server) -> None:

@@ -5,8 +5,10 @@ of the file system. This machine itself has an address on the bridge: it is the 
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ NEEDED = {
 
 _SUBNET = "10.254.77"
 _BRIDGE = "rdd-test"
+_CABLE = "rddt"
 LAPTOP = f"{_SUBNET}.1"
 
 
@@ -59,10 +62,17 @@ class Host:
         self._folder = folder
         self._key = key
         self._namespace = f"{_BRIDGE}-{name}"
-        self._cable = f"rddt{number}"
+        self._cable = f"{_CABLE}{number}"
         self._process: subprocess.Popen[bytes] | None = None
         self._prepare()
         self._plug_in()
+
+    @property
+    def way_in(self) -> list[str]:
+        """Words for ssh: its options and where to."""
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=5"]
+        words = [word for option in options for word in ("-o", option)]
+        return [*words, "-i", str(self._key), f"root@{self.address}"]
 
     def switch_on(self) -> None:
         """Start its first process; returns when ssh answers."""
@@ -93,11 +103,8 @@ class Host:
 
     def run(self, command: str, *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command on it, by ssh."""
-        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=5"]
-        words = ["ssh", "-i", str(self._key), *(word for option in options for word in ("-o", option))]
-        return subprocess.run(
-            [*words, f"root@{self.address}", command], capture_output=True, text=True, check=False, timeout=timeout
-        )
+        words = ["ssh", *self.way_in, command]
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=timeout)
 
     def says(self, command: str) -> str:
         """What a command prints that must succeed."""
@@ -164,12 +171,15 @@ class Hosts:
 
 @contextlib.contextmanager
 def hosts(names: Sequence[str]) -> Iterator[Hosts]:
-    """Make them and switch them on; at the end all is taken away, and no process that was not started here is touched.
+    """Make them and switch them on; at the end all is taken away, and no process outside of them is touched.
 
-    One set of hosts at a time: another run on this machine has the same addresses, and is refused.
+    One set of hosts at a time: another run on this machine has the same addresses, and is refused. What a run has left that was
+    killed is taken away first.
     """
-    folder = Path(tempfile.mkdtemp(prefix="rdd-hosts-"))
     with contextlib.ExitStack() as stack:
+        _claim(stack)
+        _remove_left()
+        folder = Path(tempfile.mkdtemp(prefix=f"{_BRIDGE}-hosts-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         _ip("link", "add", _BRIDGE, "type", "bridge")
         stack.callback(_ip, "link", "delete", _BRIDGE)
@@ -181,6 +191,29 @@ def hosts(names: Sequence[str]) -> Iterator[Hosts]:
         for host in made.all:
             host.switch_on()
         yield made
+
+
+def _claim(stack: contextlib.ExitStack) -> None:
+    lock = stack.enter_context(Path(tempfile.gettempdir(), f"{_BRIDGE}-hosts.lock").open("w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RuntimeError("another run on this machine has test hosts; wait for its end") from error
+
+
+def _remove_left() -> None:
+    for line in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.splitlines():
+        if (name := line.split()[0]).startswith(f"{_BRIDGE}-"):
+            inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=True).stdout.split()
+            for process in inside:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
+            _ip("netns", "delete", name)
+    for link in Path("/sys/class/net").iterdir():
+        if link.name == _BRIDGE or link.name.startswith(_CABLE):
+            _ip("link", "delete", link.name)
+    for folder in Path(tempfile.gettempdir()).glob(f"{_BRIDGE}-hosts-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def installed_environment(venv: Path) -> None:

@@ -1,15 +1,22 @@
-"""A cluster on three hosts, from ``ray up`` to ``ray down``, and what happens when something goes away.
+"""A cluster on three hosts, from ``ray up`` to ``ray down`` as cluster/README.md says, and what happens when a part goes away.
 
 All tests share one cluster and are run in this order; each leaves it whole.
 """
 
+import configparser
+import json
+import re
+import socket
+import subprocess
 from collections.abc import Iterator
 
 import pytest
-from _cluster import Cluster, cluster
+import requests
+from _cluster import SECRET_KEY, WORKERS, Cluster, cluster, wait_until
 from hosts import lacking
 
 from rdd import storage
+from rdd.embedding.resume import WORK
 
 pytestmark = [
     pytest.mark.cluster,
@@ -17,6 +24,11 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(lacking()), reason=lacking() or "they can"),
 ]
+
+SSH, CLIENT, DASHBOARD, MLFLOW = 22, 10001, 8265, 5000
+ON_EVERY_NODE = {SSH, *range(6380, 6386), *range(10002, 11000)}
+ON_THE_HEAD = ON_EVERY_NODE | {6379, CLIENT, 44217, 44227}
+"""GCS, Ray's client, and metrics of the autoscaler and of the dashboard."""
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +38,132 @@ def running() -> Iterator[Cluster]:
 
 
 def test_both_workers_join_and_the_head_takes_no_tasks(running: Cluster) -> None:
-    status = running.laptop.must("ray exec cluster/on_premises.yaml '. ~/rdd/cluster/node_env.sh && ray status'").out
-    assert "/4.0 CPU" in status, status
-    assert len(running.alive()) == 3
+    assert "/4.0 CPU" in running.laptop.must(running.laptop.guide("status")).out
+    assert len(running.alive()) == 1 + len(WORKERS)
+
+
+def test_nothing_listens_where_it_should_not(running: Cluster) -> None:
+    for host in running.hosts.all:
+        lines = host.says("ss -ltnH").splitlines()
+        places = [line.split()[3].rpartition(":") for line in lines]
+        outside = {
+            int(port) for address, _, port in places if not address.strip("[]").removeprefix("::ffff:").startswith("127.")
+        }
+        assert outside <= (ON_THE_HEAD if host is running.head else ON_EVERY_NODE), host.name
+    for port in (DASHBOARD, MLFLOW):  # asked from another host
+        assert running.hosts["worker-1"].run(f"timeout 5 bash -c '</dev/tcp/{running.head.address}/{port}'").returncode != 0
+
+
+@pytest.mark.parametrize("token", ["", "a-token-that-is-wrong-0123456789-0123456789"])
+def test_who_has_not_the_token_is_refused(running: Cluster, token: str) -> None:
+    """By the dashboard with its jobs API, by the GCS, and by Ray's client."""
+    answer = requests.get(f"http://127.0.0.1:{DASHBOARD}/api/jobs/", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    assert answer.status_code in (401, 403)
+    held = f"RAY_AUTH_TOKEN={token} RAY_AUTH_TOKEN_PATH=/dev/null" if token else "RAY_AUTH_TOKEN_PATH=/dev/null"
+    stranger = f"env -u RAY_AUTH_MODE RAY_AUTH_MODE=token {held} timeout 60"
+    for line in (
+        "ray job submit --working-dir jobs -- true",
+        f"ray status --address {running.head.address}:6379",
+        f"python -c 'import ray; ray.init(\"ray://{running.head.address}:{CLIENT}\"); print(ray.nodes())'",
+    ):
+        done = running.laptop.run(f"{stranger} {line}")
+        assert done.code not in (0, 124), done.text
+        assert re.search("authenticat|token|unauthorized", done.text, re.IGNORECASE), done.text[-2000:]
 
 
 def test_each_stage_runs_as_a_submitted_job(running: Cluster) -> None:
     said = {}
-    for job in ("sample", "embed", "train", "evaluate", "tune", "ablate"):
-        said[job] = running.laptop.must(running.submit(job, {"tracking.enabled": False}), timeout=400).summary
-    assert said["embed"]["records_written"] == 100
-    assert said["train"]["epochs"] == 10
-    assert storage.exists(f"{running.s3.bucket}/runs/sample/detector/detector.json")
+    for line in running.laptop.guide("sample").splitlines():
+        answer = running.laptop.must(line, timeout=400)
+        said[answer.summary["job"]] = answer.summary
+        assert SECRET_KEY not in answer.text
+    assert list(said) == ["sample", "embed", "train", "evaluate", "tune", "ablate"]
+    assert (said["embed"]["records_written"], said["train"]["epochs"]) == (100, 10)
+    for place in ("features/sample/manifest.json", "runs/sample/detector/detector.json", "runs/sample-sweep/best.yaml"):
+        assert storage.exists(f"{running.s3.bucket}/{place}"), place
+
+
+def test_their_runs_are_in_mlflow_behind_its_password(running: Cluster) -> None:
+    login = configparser.ConfigParser()
+    login.read(running.head.home / ".mlflow" / "credentials")
+    user, password = (login["mlflow"][f"mlflow_tracking_{name}"] for name in ("username", "password"))
+    with subprocess.Popen(["ssh", "-N", "-L", f"15000:127.0.0.1:{MLFLOW}", *running.head.way_in]) as tunnel:
+        try:
+            asked = "http://127.0.0.1:15000/api/2.0/mlflow/runs/search"
+            wait_until(lambda: answers(15000), "ssh -L")
+            experiments = "http://127.0.0.1:15000/api/2.0/mlflow/experiments/get-by-name?experiment_name=rdd"
+            number = requests.get(experiments, auth=(user, password), timeout=30).json()["experiment"]["experiment_id"]
+            wanted = {"experiment_ids": [number], "max_results": 100}
+            runs = requests.post(asked, json=wanted, auth=(user, password), timeout=30).json()["runs"]
+            for stranger in (("admin", "password1234"), (user, "wrong")):
+                assert requests.post(asked, json=wanted, auth=stranger, timeout=30).status_code == 401
+        finally:
+            tunnel.terminate()
+    stages = {tag["value"] for run in runs for tag in run["data"]["tags"] if tag["key"] == "rdd.job"}
+    assert {"embed", "train", "evaluate", "tune", "ablate"} <= stages, stages
+    assert password not in json.dumps(runs)
+    assert SECRET_KEY not in json.dumps(runs)
+    assert [path for path in storage.list_files(f"{running.s3.bucket}/mlflow") if path.path.endswith("detector.json")]
+
+
+def test_the_network_of_a_worker_is_cut_while_it_embeds(running: Cluster) -> None:
+    whole, output = f"{running.s3.bucket}/features/sample", f"{running.s3.bucket}/features/cut"
+    settings = {"embed.output": output, "embed.records_per_commit": 8, "tracking.enabled": False}
+    with running.laptop.start(running.submit("embed", settings)) as job:
+        wait_until(lambda: bool(commits(output)) or job.poll() is not None, "the first commit")
+        running.hosts["worker-1"].cut()
+        out, err = job.communicate(timeout=400)
+        running.hosts["worker-1"].plug()
+    assert job.returncode == 0, out[-4000:] + err[-4000:]
+    assert rows(output) == rows(whole)
+    running.wait_for_nodes(1 + len(WORKERS))  # the autoscaler starts Ray on it again
+
+
+def test_the_head_is_switched_off_while_it_trains_and_the_command_goes_on_elsewhere(running: Cluster) -> None:
+    output = f"{running.s3.bucket}/runs/killed"
+    line = running.submit("train", {"train.output": output, "train.epochs": 40, "train.threads_per_worker": 1})
+    untouched = f"{running.s3.bucket}/runs/untouched"
+    running.laptop.must(running.submit("train", {"train.output": untouched, "train.epochs": 40, "train.threads_per_worker": 1}))
+    with running.laptop.start(line) as job:
+        wait_until(lambda: storage.exists(f"{output}/checkpoints/last.pt") or job.poll() is not None, "a checkpoint")
+        running.head.switch_off()
+        job.communicate(timeout=120)
+    assert job.returncode != 0
+    running.head.switch_on()
+    running.up()
+    with running.tunnel():
+        answer = running.laptop.must(line, timeout=400)
+    assert answer.summary["epochs"] == 40
+    assert weights(output) == weights(untouched)
+
+
+def test_down_leaves_nothing_running(running: Cluster) -> None:
+    running.laptop.must("ray exec cluster/on_premises.yaml '~/venv/bin/python ~/rdd/cluster/mlflow/serve.py --stop'")
+    running.laptop.must(running.laptop.guide("down"))
+    for host in running.hosts.all:
+        assert host.processes() == [], host.name
+
+
+def answers(port: int) -> bool:
+    """Whether something listens at a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def commits(output: str) -> list[str]:
+    """Commits of an embedding so far."""
+    folder = f"{output}/{WORK}/checkpoint"
+    return [file.path for file in storage.list_files(folder, suffix=".parquet")] if storage.exists(folder) else []
+
+
+def rows(output: str) -> list[dict]:
+    """What an embedding has written, by key; every row once."""
+    files = [file.path for file in storage.list_files(f"{output}/data", suffix=".parquet")]
+    found = [row for file in files for row in storage.read_table(file, way_out="").to_pylist()]
+    assert len({row["key"] for row in found}) == len(found)
+    return sorted(found, key=lambda row: row["key"])
+
+
+def weights(output: str) -> bytes:
+    """Of the detector of a run."""
+    return storage.read_bytes(f"{output}/detector/detector.safetensors")
