@@ -14,6 +14,7 @@ from embedding_figures import embedding_figures
 from fetch_figures import fetch_figures
 from loss_figures import loss_figures
 from measure import Group
+from node_figures import node_figures
 from report import report
 from scale_figures import scale_figures
 from training_figures import training_figures
@@ -27,6 +28,7 @@ GROUPS: dict[str, Group] = {
     "fetch": fetch_figures,
     "embedding": embedding_figures,
     "tune": tune_figures,
+    "nodes": node_figures,
     "import": lambda folder: [import_figure()],
 }
 
