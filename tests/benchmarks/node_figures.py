@@ -39,7 +39,7 @@ def measured(nodes: int, folder: Path) -> dict[str, float]:
     """In a process of its own, since Ray's Cluster changes the session of the one that it runs in."""
     folder.mkdir()
     words = [sys.executable, str(Path(__file__).parent / "node_steps.py"), str(nodes), str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=400)
     if done.returncode:
         raise RuntimeError(f"{nodes} simulated nodes failed: {done.stderr[-500:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -71,23 +71,26 @@ def task_rate() -> float:
     return TASKS / (time.perf_counter() - began)
 
 
+def d3_index() -> pa.Table:
+    """Of as many files and records as D3 has."""
+    rows = list(range(FILES * ROWS))
+    sources = [f"train-{file:05d}.parquet" for file in range(FILES) for _ in range(ROWS)]
+    keys = [f"k{row:07d}" for row in rows]
+    return make_index({"key": keys, "source": sources, "row": rows, "rows": [[row] for row in rows]})
+
+
 def planned_s(folder: Path) -> float:
-    """From the start of an embedding of D3 until its first task reads."""
+    """From the start of an embedding with an index like D3's until its first task reads."""
     note = folder / "begun"
 
     def read(index: pa.Table) -> Iterator[pa.Table]:
         note.touch()
         yield index.select(["key"])
 
-    rows = FILES * ROWS
-    sources = [f"train-{file:05d}.parquet" for file in range(FILES) for _ in range(ROWS)]
-    number = list(range(rows))
-    keys = [f"k{row:07d}" for row in number]
-    index = make_index({"key": keys, "source": sources, "row": number, "rows": [[row] for row in number]})
     steps = Steps(read=read, decode=pass_keys, encoder=KeysOnly, arguments={}, progress=no_progress)
     sizes = Sizes(task=512, forward_pass=512, commit=1024, block_bytes=2**20)
     config = EmbedConfig(cpus_per_worker=0.5, cpus_per_task=0.5)
-    arguments = (index, steps, str(folder / "features"), config, sizes, {})
+    arguments = (d3_index(), steps, str(folder / "features"), config, sizes, {})
     began = time.perf_counter()
     working = threading.Thread(target=write_features, args=arguments, daemon=True)
     working.start()
@@ -98,7 +101,7 @@ def planned_s(folder: Path) -> float:
 
 
 def node_mb(cluster: Cluster) -> float:
-    """Memory of a node that runs nothing: its processes, what they share counted once."""
+    """Private memory of the processes of a node that runs nothing."""
     node = next(node for node in cluster.worker_nodes if not node.get_resource_and_label_spec().num_cpus)
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     processes = [raylet, *raylet.children(recursive=True)]
