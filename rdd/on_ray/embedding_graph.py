@@ -27,6 +27,9 @@ from rdd.config import EmbedConfig
 from rdd.data.records import Reader
 from rdd.embedding.request import records_in_pass
 from rdd.embedding.resume import WORK
+from rdd.on_ray.encoder_placement import leaves_room_to_read
+
+logger = logging.getLogger(__name__)
 
 Step = Callable[[pa.Table], pa.Table]
 
@@ -121,6 +124,11 @@ def write_features(
         checkpoint_manager_cls=_FilteredOnDriver,
     )
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures come as exceptions
+    if not leaves_room_to_read(config, ray.nodes()):
+        logger.warning(
+            "no node has the CPUs to read beside its encoders, so nothing is read until the cluster grows; "
+            "lower embed.cpus_per_worker, embed.cpus_per_task or embed.num_workers"
+        )
     records = _Records(steps, index, sizes)
     data_fs, data_folder = storage.filesystem(storage.join(output, "data"))
     cpu_task = {"num_cpus": config.cpus_per_task}
@@ -140,6 +148,7 @@ def write_features(
                 ),
                 num_cpus=config.cpus_per_worker,
                 num_gpus=config.gpus_per_worker,
+                scheduling_strategy="SPREAD",  # each with the CPUs and the network of its node
             )
             .write_parquet(
                 data_folder,

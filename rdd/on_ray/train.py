@@ -247,6 +247,7 @@ def _trainer(config: Config, run: RunDirectory, ray_folder: str) -> TorchTrainer
             elastic_resize_monitor_interval_s=config.train.checkpoint_s,  # what a group that grows does again
             use_gpu=scaling.gpus_per_worker > 0,
             resources_per_worker=resources,
+            placement_strategy="PACK",  # on few nodes: they exchange gradients twice a step, and a node holds the features once
         ),
         torch_config=torch_config("nccl" if scaling.gpus_per_worker else "gloo", timeout_s=config.cluster.start_timeout_s),
         run_config=RunConfig(
