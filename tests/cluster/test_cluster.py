@@ -207,7 +207,7 @@ def test_submitted_jobs_run_to_their_end_and_name_their_commit(head: dict[str, s
 def test_a_stopped_job_goes_on_and_no_job_shows_a_secret(head: dict[str, str], mlflow: str, tmp_path: Path) -> None:
     write_features(tmp_path / "features")
     run = tmp_path / "run"
-    values = {"train.epochs": 400, "train.output": run, "scaling.num_workers": 1, "scaling.cpus_per_worker": 0.5}
+    values = {"train.epochs": 600, "train.output": run, "scaling.num_workers": 1, "scaling.cpus_per_worker": 0.5}
     words = job("train", tmp_path, values | {"tracking.enabled": "true"})
     words[3:3] = ["--runtime-env", "cluster/runtime_env.yaml"]
     with command_lines_seen() as command_lines:
