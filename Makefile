@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-all test-gpu lint bench bench-gpu ui clean help
+.PHONY: demo test test-all test-long test-cluster test-gpu lint bench bench-gpu ui clean help
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s ':'
@@ -23,10 +23,17 @@ lint: $(READY) ## ruff, format, mypy, and which room may import which
 	$(BIN)/lint-imports
 
 test: $(READY) ## everything fast, and the integration tests
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(BIN)/python -m pytest -m 'not slow and not long and not gpu'
 
 test-all: $(READY) ## what is slow, too
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(BIN)/python -m pytest -m 'not long and not gpu'
+
+test-long: $(READY) ## what takes many minutes: a cluster on three hosts whose parts go away
+	$(BIN)/python -m pytest -m long -rs
+
+test-cluster: $(READY) ## a cluster on three hosts of this machine, from ray up to ray down; needs root, and installs what it lacks
+	@if [ $$(id -u) = 0 ]; then bash tests/cluster/install.sh; fi
+	$(BIN)/python -m pytest tests/cluster -m 'not long and not gpu' -rs
 
 test-gpu: $(READY) ## what only a GPU shows; without one each test is skipped and says so
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

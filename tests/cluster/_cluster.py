@@ -16,6 +16,9 @@ import pytest
 from hosts import LAPTOP, Host, Hosts, environment_of_a_person, hosts, installed_environment
 from s3_server import S3Server, s3_server
 
+from rdd import storage
+from rdd.embedding.resume import WORK
+
 WORKERS = ("worker-1", "worker-2")
 GUIDE = Path("cluster/README.md")
 SECRET_KEY = "planted-secret-of-the-bucket"
@@ -138,10 +141,14 @@ class Cluster:
                 process.terminate()
                 process.communicate()
 
-    def alive(self) -> list[str]:
-        """Addresses of the nodes that Ray takes for alive."""
-        found = self.head.says(". ~/rdd/cluster/node_env.sh && ray list nodes --filter state=ALIVE --format json")
-        return [node["node_ip"] for node in json.loads(found[found.index("[") :])]
+    def on_head(self, command: str) -> str:
+        """What a command of the project's environment says on the head."""
+        return self.head.says(f". ~/rdd/cluster/node_env.sh && {command}")
+
+    def alive(self) -> dict[str, str]:
+        """Of the nodes that Ray takes for alive the ids, by address."""
+        said = self.on_head("ray list nodes --filter state=ALIVE --format json")
+        return {node["node_ip"]: node["node_id"] for node in json.loads(said[said.index("[") :])}
 
     def wait_for_nodes(self, count: int, *, seconds: float = 150) -> None:
         """Until Ray has so many."""
@@ -219,3 +226,17 @@ def _copy_project(folder: Path) -> None:
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "A copy"]):
         subprocess.run([*git, *words], cwd=folder, check=True)
+
+
+def commits(output: str) -> list[str]:
+    """Commits of an embedding so far."""
+    folder = f"{output}/{WORK}/checkpoint"
+    return [file.path for file in storage.list_files(folder, suffix=".parquet")] if storage.exists(folder) else []
+
+
+def rows(output: str) -> list[dict]:
+    """What an embedding has written, by key; every row once."""
+    files = [file.path for file in storage.list_files(f"{output}/data", suffix=".parquet")]
+    found = [row for file in files for row in storage.read_table(file, way_out="").to_pylist()]
+    assert len({row["key"] for row in found}) == len(found)
+    return sorted(found, key=lambda row: row["key"])

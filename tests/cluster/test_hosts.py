@@ -12,11 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from _cluster import SECRET_KEY, WORKERS, Cluster, cluster, wait_until
+from _cluster import SECRET_KEY, WORKERS, Cluster, cluster, commits, rows, wait_until
 from hosts import lacking
 
 from rdd import storage
-from rdd.embedding.resume import WORK
 
 pytestmark = [
     pytest.mark.cluster,
@@ -148,20 +147,6 @@ def answers(port: int) -> bool:
     """Whether something listens at a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def commits(output: str) -> list[str]:
-    """Commits of an embedding so far."""
-    folder = f"{output}/{WORK}/checkpoint"
-    return [file.path for file in storage.list_files(folder, suffix=".parquet")] if storage.exists(folder) else []
-
-
-def rows(output: str) -> list[dict]:
-    """What an embedding has written, by key; every row once."""
-    files = [file.path for file in storage.list_files(f"{output}/data", suffix=".parquet")]
-    found = [row for file in files for row in storage.read_table(file, way_out="").to_pylist()]
-    assert len({row["key"] for row in found}) == len(found)
-    return sorted(found, key=lambda row: row["key"])
 
 
 def weights(output: str) -> bytes:
