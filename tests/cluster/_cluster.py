@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -92,6 +94,7 @@ class Laptop:
             stderr=subprocess.PIPE,
             text=True,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def run(self, line: str, *, timeout: float = 240) -> Answer:
@@ -138,7 +141,7 @@ class Cluster:
             try:
                 yield
             finally:
-                process.terminate()
+                os.killpg(process.pid, signal.SIGTERM)  # ray dashboard, and the ssh that it has started
                 process.communicate()
 
     def on_head(self, command: str) -> str:
