@@ -28,7 +28,7 @@ test: $(READY) ## everything fast, and the integration tests
 test-all: $(READY) ## what is slow, too
 	$(BIN)/python -m pytest -m 'not long and not gpu'
 
-test-long: $(READY) ## what takes many minutes: a cluster on three hosts whose parts go away
+test-long: $(READY) ## what takes many minutes: README line by line, a dress rehearsal, a cluster on three hosts whose parts go away
 	$(BIN)/python -m pytest -m long -rs
 
 test-cluster: $(READY) ## a cluster on three hosts of this machine, from ray up to ray down; needs root, and installs what it lacks

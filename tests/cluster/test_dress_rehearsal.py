@@ -4,7 +4,7 @@ import pytest
 from _rehearsal_report import table_of
 from dress_rehearsal import rehearse
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 
 @pytest.mark.timeout(1500)

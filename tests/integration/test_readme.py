@@ -1,4 +1,4 @@
-"""Every line of the README: checked as typed, and in `make test-all` run from top to bottom in a copy of the project.
+"""Every line of the README: checked as typed, and in `make test-long` run from top to bottom in a copy of the project.
 
 A block ```sh holds lines of a shell, ```sh aws those that need an account, ```python a program.
 """
@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 README = Path("README.md").read_text()
+GUIDE = Path("cluster/README.md").read_text()  # its lines are run on test hosts: tests/cluster/test_hosts.py
 BLOCKS = re.findall(r"^```(sh aws|sh|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 LINES = [line for kind, block in BLOCKS if kind.startswith("sh") for line in block.splitlines()]
-JOBS = [line[line.index("python jobs/") :] for line in LINES if "python jobs/" in line]
+JOBS = [line[line.index("python jobs/") :] for line in [*LINES, *GUIDE.splitlines()] if re.match("(submit )?python jobs/", line)]
 TARGETS = sorted({line.split()[1] for line in LINES if line.startswith("make ")} | set(re.findall(r"`make ([a-z-]+)", README)))
 
 
@@ -81,7 +82,7 @@ def own_images(folder: Path) -> None:
             path.write_bytes(data)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_every_line_runs_from_top_to_bottom(copy: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
