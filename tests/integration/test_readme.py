@@ -21,7 +21,8 @@ README = Path("README.md").read_text()
 GUIDE = Path("cluster/README.md").read_text()  # its lines are run on test hosts: tests/cluster/test_hosts.py
 BLOCKS = re.findall(r"^```(sh aws|sh|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 LINES = [line for kind, block in BLOCKS if kind.startswith("sh") for line in block.splitlines()]
-JOBS = [line[line.index("python jobs/") :] for line in [*LINES, *GUIDE.splitlines()] if re.match("(submit )?python jobs/", line)]
+TYPED = [*LINES, *GUIDE.splitlines()]
+JOBS = [line.removeprefix("submit ") for line in TYPED if re.match("(submit )?python jobs/", line)]
 TARGETS = sorted({line.split()[1] for line in LINES if line.startswith("make ")} | set(re.findall(r"`make ([a-z-]+)", README)))
 
 
