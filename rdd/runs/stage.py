@@ -25,7 +25,7 @@ from rdd.resource_use import peak_gib
 from rdd.signals import signals_held
 from rdd.tracking.pages import page_of, title_of
 from rdd.tracking.run_metrics import rounded
-from rdd.tracking.tracker import NullTracker, Tracker, tracked
+from rdd.tracking.tracker import NullTracker, Tracker, bring_in, tracked
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class StageRun:
 
 
 def finished(stage: Stage, config: Config, *, output: str | None = None) -> Result | None:
-    """The result of an earlier run of the same config, if its directory is finished.
+    """The result of an earlier run of the same config, if its directory is finished; MLflow gets what it had not taken.
 
     Args:
         stage: which.
@@ -66,6 +66,7 @@ def finished(stage: Stage, config: Config, *, output: str | None = None) -> Resu
         return None
     with storage.owned_directory(directory, section_dicts(config, stage.sections), neutral=stage.may_change, added=ADDED):
         logger.info("%s is finished; delete it to begin again", directory)
+        bring_in(config.tracking, directory)
         return storage.read_json(place, stage.result_shape, way_out=f"delete {place} to run the stage again")
 
 

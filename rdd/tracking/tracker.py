@@ -1,25 +1,23 @@
 """The MLflow tracker, and a tracker that logs nothing for runs without MLflow.
 
-A tracking server that does not answer does not end a run: what could not be logged is kept in a queue, retried before each
-later call, and if it is still not logged at the end, a warning gives the number of entries lost. What the server refuses (a
-name that it does not allow, say) would be refused again, so that entry is given up with a warning and the next one is sent.
+A tracking server that is away neither ends a run nor holds it up: :mod:`rdd.tracking.outbox` logs later what waits, and keeps
+what it could not log to the end. What the server refuses (a name that it does not allow, say) would be refused again, so that
+entry is given up with a warning and the next one is sent.
 """
 
 import logging
 import os
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from rdd import storage
 from rdd.config import TrackingConfig
 from rdd.config.secrets import without_password
-from rdd.provenance import git_commit
 from rdd.signals import signals_held
-from rdd.tracking.addresses import run_page
+from rdd.tracking.entries import Entry, RunIdentity, What
+from rdd.tracking.outbox import Outbox, in_words, kept_file
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +27,8 @@ Kind = Literal["training", "trial", "seed", "row"]
 KIND_TAG = "rdd.kind"
 """Tag of a run that names its kind; runs that are not compared have none."""
 
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+_OF_FEATURES = "rdd.features_manifest_sha256"
+"""Tag that a run has from the one above it."""
 
 
 class Tracker(Protocol):
@@ -78,125 +77,56 @@ class NullTracker:
 
 
 class MlflowTracker:
-    """Logs to an MLflow run; a call that fails is tried again before the next one.
+    """Logs to an MLflow run.
 
     Args:
-        client: ``mlflow.MlflowClient``.
-        run: id of the run, or what begins it.
+        outbox: the way there, shared by all runs of a job.
+        run: what finds the run or begins it.
     """
 
-    def __init__(self, client: Any, run: str | Callable[[], str]) -> None:
-        self._client = client
+    def __init__(self, outbox: Outbox, run: RunIdentity) -> None:
+        self._outbox = outbox
         self._run = run
-        self._waiting: list[Callable[[], object]] = []
+
+    def begin(self) -> None:
+        """Begin the run, or go on with it."""
+        self._send("begin", {})
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log settings under their dotted names; a run that goes on keeps those it began with, which MLflow never changes."""
-        self._send(partial(self._log_params, values))
+        self._send("params", {name: without_password(str(value)) for name, value in values.items()})
 
     def metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Log numbers of an epoch."""
-        import time
-
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
-        self._send(lambda: self._client.log_batch(self.run_id(), metrics=metrics))
+        numbers = {name: float(value) for name, value in values.items()}
+        self._send("metrics", {"values": numbers, "step": step, "time_ms": int(time.time() * 1000)})
 
     def artefacts(self, path: str, name: str, *, only: Collection[str] = ()) -> None:
         """Log the files of a local or S3 directory, or only those directly in it that are named."""
-        self._send(lambda: self._log_directory(path, name, only))
+        self._send("artefacts", {"path": storage.absolute(path), "name": name, "only": sorted(only)})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Mark the run."""
-        self._send(lambda: [self._client.set_tag(self.run_id(), name, value) for name, value in values.items()])
+        self._send("tags", dict(values))
 
     def child(self, name: str, output: str, kind: Kind) -> Tracker:
         """A run below this one; the same output directory gets the same run."""
-        place = storage.absolute(output)
-
-        def begin() -> str:
-            parent = self._client.get_run(self.run_id())
-            tags = {key: value for key, value in parent.data.tags.items() if key == "rdd.features_manifest_sha256"} | {
-                "mlflow.parentRunId": self.run_id(),
-                KIND_TAG: kind,
-            }
-            job = f"{parent.data.tags['rdd.job']}-{kind}"
-            return _run_of(self._client, parent.info.experiment_id, name, job=job, place=place, tags=tags)
-
-        return MlflowTracker(self._client, begin)
+        tags = {key: value for key, value in self._run.tags.items() if key == _OF_FEATURES} | {KIND_TAG: kind}
+        run = RunIdentity(f"{self._run.job}-{kind}", storage.absolute(output), name, tags, parent=self._run)
+        return MlflowTracker(self._outbox, run)
 
     def run_id(self) -> str:
         """Id of the run, which is begun when it is first needed; raises what the server's client raises."""
-        if callable(self._run):
-            self._run = self._run()
-        return self._run
+        return self._outbox.id_of(self._run)
 
     def close(self, status: str) -> None:
-        """End the run; say what is not in."""
-        self._send(lambda: self._client.set_terminated(self.run_id(), status))
-        if self._waiting:
-            logger.warning(
-                "MLflow did not take %d entries of %s", len(self._waiting), self._run if isinstance(self._run, str) else "a run"
-            )
+        """End the run; at the end of the job, say what is not in."""
+        self._send("end", {"status": status})
+        if self._run.parent is None:
+            self._outbox.finish()
 
-    def _log_params(self, values: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        known = self._client.get_run(self.run_id()).data.params
-        params = [Param(name, without_password(str(value))) for name, value in values.items() if name not in known]
-        for start in range(0, len(params), 100):  # the server's limit
-            self._client.log_batch(self.run_id(), params=params[start : start + 100])
-
-    def _log_directory(self, path: str, name: str, only: Collection[str]) -> None:
-        if not storage.exists(path):  # no figure could be drawn
-            return
-        if not storage.is_remote(path) and not only:
-            self._client.log_artifacts(self.run_id(), path, name)
-            return
-        there = [file.path for file in storage.list_files(path)]
-        files = [file for file in there if not only or file in {storage.join(path, name) for name in only}]
-        with tempfile.TemporaryDirectory() as folder:
-            for file in files:
-                target = Path(folder, file[len(path) + 1 :])
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(storage.read_bytes(file))
-            self._client.log_artifacts(self.run_id(), folder, name)
-
-    def _send(self, call: Callable[[], object]) -> None:
-        self._waiting.append(call)
-        with signals_held():  # an interrupted transaction would leave the database locked
-            self._send_waiting()
-
-    def _send_waiting(self) -> None:
-        while self._waiting:
-            try:
-                self._waiting[0]()
-            except Exception as error:  # whatever its store raises: a database, a server, a bucket
-                if not _is_refusal(error):
-                    logger.warning("MLflow does not answer, logging later: %s", _in_words(error))
-                    return
-                logger.warning("MLflow refuses an entry, which is left out: %s", _in_words(error))
-            self._waiting.pop(0)
-
-
-_TRY_AGAIN = (408, 425, 429)
-"""HTTP codes below 500 that mean: not now."""
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether a server answered that it will never take this (HTTP 4xx), so that trying again is of no use."""
-    from mlflow.exceptions import MlflowException
-
-    if not isinstance(error, MlflowException):
-        return False
-    code = error.get_http_status_code()
-    return 400 <= code < 500 and code not in _TRY_AGAIN
-
-
-def _in_words(error: Exception) -> str:
-    return without_password(" ".join(str(error).split()))[:200]
+    def _send(self, what: What, values: Mapping[str, Any]) -> None:
+        self._outbox.send(Entry(self._run, what, values))
 
 
 @contextmanager
@@ -210,6 +140,9 @@ def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str,
         job: the stage.
         output: its output directory.
         tags: further tags.
+
+    Raises:
+        RuntimeError: what an earlier job has kept for MLflow is damaged.
     """
     if not config.enabled:
         yield NullTracker()
@@ -230,6 +163,25 @@ def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str,
         tracker.close(status)
 
 
+def bring_in(config: TrackingConfig, output: str) -> None:
+    """Send what an earlier job kept in its finished directory because MLflow was away; say what it still does not take.
+
+    Args:
+        config: server and experiment.
+        output: the directory.
+
+    Raises:
+        RuntimeError: what is kept there is damaged.
+    """
+    if not config.enabled or not storage.exists(kept_file(output)):
+        return
+    logger.info("MLflow at %s gets what waits in %s", without_password(tracking_uri(config)), kept_file(output))
+    if (client := _client(config)) is not None:
+        outbox = Outbox(client, config.experiment, output)
+        outbox.send()
+        outbox.finish()
+
+
 def tracking_uri(config: TrackingConfig) -> str:
     """Where runs go: the config, the environment, or a file here."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
@@ -239,46 +191,30 @@ _DATABASE_TRIES = 5  # within 3 s; MLflow would try for minutes to open a databa
 
 
 def _start(config: TrackingConfig, job: str, output: str, tags: Mapping[str, str]) -> Tracker:
+    place = storage.absolute(output)
+    if (client := _client(config)) is None:
+        return NullTracker()
+    run = RunIdentity(job, place, config.run_name or os.path.basename(place), tags)
+    tracker = MlflowTracker(Outbox(client, config.experiment, place), run)
+    tracker.begin()
+    return tracker
+
+
+def _client(config: TrackingConfig) -> Any | None:
+    """MLflow's own, which does not try for long; None, and a warning, where there is no such database or server."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the address with its password
     from mlflow import MlflowClient
+    from mlflow.store.db import utils
 
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
+    utils.MAX_RETRY_COUNT = _DATABASE_TRIES
     uri = tracking_uri(config)
     try:
-        if "://" in uri and not uri.startswith("http"):
-            from mlflow.store.db import utils
-
-            utils.MAX_RETRY_COUNT = _DATABASE_TRIES
-        client = MlflowClient(tracking_uri=uri)
-        experiment = _experiment(client, config.experiment)
-        place = storage.absolute(output)
-        run_id = _run_of(client, experiment, config.run_name or os.path.basename(place), job=job, place=place, tags=tags)
-        logger.info("this run in MLflow: %s", run_page(uri, experiment, run_id))
-    except Exception as error:
-        logger.warning("MLflow at %s does not answer, so this run is not tracked: %s", without_password(uri), _in_words(error))
-        return NullTracker()
-    return MlflowTracker(client, run_id)
-
-
-def _run_of(client: Any, experiment_id: str, name: str, *, job: str, place: str, tags: Mapping[str, str]) -> str:
-    """Id of the run of an output directory: the one it had, or a new one."""
-    quote = '"' if "'" in place else "'"
-    search = f"tags.`rdd.output` = {quote}{place}{quote} and tags.`rdd.job` = '{job}'"
-    runs = client.search_runs([experiment_id], search, max_results=1)
-    if runs:
-        client.update_run(runs[0].info.run_id, status="RUNNING")
-        return runs[0].info.run_id
-    described = {"rdd.job": job, "rdd.output": place, "mlflow.source.git.commit": git_commit()}
-    return client.create_run(experiment_id, run_name=name, tags={**described, **tags}).info.run_id
-
-
-def _experiment(client: Any, name: str) -> str:
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return experiment.experiment_id
-    return client.create_experiment(name, tags=_EXPERIMENT_TAGS)
+        return MlflowClient(tracking_uri=uri)  # opens a database; a server is asked later
+    except Exception as error:  # whatever its store raises
+        logger.warning("MLflow at %s does not answer, so this run is not tracked: %s", without_password(uri), in_words(error))
+        return None

@@ -7,91 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from _mlflow_client import Client
 
 from rdd.config import TrackingConfig
+from rdd.tracking.entries import RunIdentity
+from rdd.tracking.outbox import Outbox
 from rdd.tracking.pages import page_of, pages
 from rdd.tracking.run_metrics import log_epoch
 from rdd.tracking.tracker import MlflowTracker, NullTracker, tracked
-
-
-class Client:
-    """A client whose server is away now and then; remembers what arrived."""
-
-    def __init__(self) -> None:
-        self.away = False
-        self.arrived: list[tuple] = []
-
-    def log_batch(self, run_id: str, metrics=(), params=()) -> None:
-        if self.away:
-            raise ConnectionError("away")
-        self.arrived += [(metric.key, metric.value, metric.step) for metric in metrics]
-
-    def set_terminated(self, run_id: str, status: str) -> None:
-        if self.away:
-            raise ConnectionError("away")
-        self.arrived.append((status,))
-
-
-def test_what_could_not_be_logged_is_logged_later_in_order(caplog) -> None:
-    caplog.set_level("WARNING", logger="rdd")
-    client = Client()
-    tracker = MlflowTracker(client, "run")
-    tracker.metrics({"a": 1.0}, step=1)
-    client.away = True
-    tracker.metrics({"a": 2.0}, step=2)
-    tracker.metrics({"a": 3.0}, step=3)
-    assert "logging later" in caplog.text
-    client.away = False
-    tracker.metrics({"a": 4.0}, step=4)
-    tracker.close("FINISHED")
-    assert client.arrived == [("a", 1.0, 1), ("a", 2.0, 2), ("a", 3.0, 3), ("a", 4.0, 4), ("FINISHED",)]
-
-
-def test_what_the_server_refuses_does_not_hold_up_what_follows(caplog) -> None:
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-
-    class Strict(Client):
-        def log_batch(self, run_id: str, metrics=(), params=()) -> None:
-            if any(metric.key == "bad" for metric in metrics):
-                raise MlflowException("the name bad is not allowed", error_code=INVALID_PARAMETER_VALUE)
-            super().log_batch(run_id, metrics, params)
-
-    caplog.set_level("WARNING", logger="rdd")
-    client = Strict()
-    tracker = MlflowTracker(client, "run")
-    tracker.metrics({"bad": 1.0}, step=1)
-    tracker.metrics({"a": 2.0}, step=2)
-    tracker.close("FINISHED")
-    assert client.arrived == [("a", 2.0, 2), ("FINISHED",)]
-    assert "MLflow refuses an entry, which is left out: " in caplog.text
-    assert "did not take" not in caplog.text
-
-
-def test_a_server_that_is_too_busy_is_asked_again(caplog) -> None:
-    from mlflow.exceptions import RestException
-
-    class Busy(Client):
-        def log_batch(self, run_id: str, metrics=(), params=()) -> None:
-            if self.away:
-                raise RestException({"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "slow down"})
-            super().log_batch(run_id, metrics, params)
-
-    client = Busy()
-    tracker = MlflowTracker(client, "run")
-    client.away = True
-    tracker.metrics({"a": 1.0}, step=1)
-    client.away = False
-    tracker.close("FINISHED")
-    assert client.arrived == [("a", 1.0, 1), ("FINISHED",)]
-
-
-def test_figures_that_could_not_be_drawn_hold_nothing_up(tmp_path: Path) -> None:
-    client = Client()
-    tracker = MlflowTracker(client, "run")
-    tracker.artefacts(str(tmp_path / "figures"), "figures")
-    tracker.close("FINISHED")
-    assert client.arrived == [("FINISHED",)]
 
 
 def test_a_password_in_the_address_of_the_server_is_not_written(tmp_path: Path, caplog) -> None:
@@ -100,7 +23,8 @@ def test_a_password_in_the_address_of_the_server_is_not_written(tmp_path: Path, 
     with tracked(config, job="train", output=str(tmp_path / "run")):
         pass
     assert "tracking in MLflow at http://ann:***@127.0.0.1:9/mlflow" in caplog.text
-    assert "not tracked" in caplog.text
+    assert "MLflow does not answer, logging later: " in caplog.text
+    assert "MLflow did not take 2 entries of this job (begin 1, end 1); they are kept in " in caplog.text
     assert "planted-secret" not in caplog.text
 
 
@@ -110,16 +34,6 @@ def test_a_database_that_can_not_be_opened_is_a_warning(tmp_path: Path, caplog) 
     with tracked(config, job="train", output=str(tmp_path / "out")) as tracker:
         assert isinstance(tracker, NullTracker)
     assert "so this run is not tracked: " in caplog.text
-
-
-def test_what_never_arrived_is_said(caplog) -> None:
-    caplog.set_level("WARNING", logger="rdd")
-    client = Client()
-    client.away = True
-    tracker = MlflowTracker(client, "run")
-    tracker.metrics({"a": 1.0}, step=1)
-    tracker.close("FINISHED")
-    assert "did not take 2 entries" in caplog.text
 
 
 def test_a_job_that_raises_is_a_failed_run(tmp_path: Path) -> None:
@@ -148,10 +62,11 @@ def test_tracking_can_be_off(tmp_path: Path) -> None:
         tracker.metrics({"a": 1.0}, step=1)
 
 
-def test_an_epoch_is_logged_once_for_all_stages_rounded_and_without_what_is_no_number() -> None:
+def test_an_epoch_is_logged_once_for_all_stages_rounded_and_without_what_is_no_number(tmp_path: Path) -> None:
     client = Client()
+    tracker = MlflowTracker(Outbox(client, "rdd", str(tmp_path)), RunIdentity("train", str(tmp_path), "run", {}))
     metrics = {"epoch": 3, "val/auroc": 0.123456789012, "train/loss": 1.23456789, "train/sharpness": float("nan")}
-    log_epoch(MlflowTracker(client, "run"), metrics)
+    log_epoch(tracker, metrics)
     assert client.arrived == [("val/auroc", 0.12345679, 3), ("train/loss", 1.23457, 3)]
 
 
