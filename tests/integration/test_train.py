@@ -302,7 +302,8 @@ def test_a_tracking_server_that_is_away_does_not_end_a_run(config: Config, caplo
     caplog.set_level("WARNING", logger="rdd")
     summary = run_training(override(config, {"tracking.uri": "http://127.0.0.1:9", "train.epochs": 1}))
     assert summary["epochs"] == 1
-    assert "is not tracked" in caplog.text
+    assert "MLflow does not answer, logging later: " in caplog.text
+    assert f"they are kept in {config.train.output}/.waiting-for-mlflow.json" in caplog.text
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
