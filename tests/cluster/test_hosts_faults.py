@@ -151,6 +151,7 @@ def test_thirty_seconds_without_mlflow(running: Cluster) -> None:
 
     answer, output = trained_through(running, "without-mlflow", away)
     assert answer.code == 0, answer.text[-4000:]
+    assert "MLflow answers again and has all that waited" in answer.text
     assert_on_its_path(running, output, to_the_bit=True)
 
 
