@@ -14,3 +14,7 @@ export MLFLOW_TRACKING_URI=http://127.0.0.1:5000
 export RDD_RAY_PORTS="--node-manager-port=6380 --object-manager-port=6381 --dashboard-agent-grpc-port=6382
     --dashboard-agent-listen-port=6383 --runtime-env-agent-port=6384 --metrics-export-port=6385
     --min-worker-port=10002 --max-worker-port=10999"
+
+# A call to a host that has gone silent is given up after 85 s, not after Ray's 7 minutes; more often than once a minute Ray's servers
+# refuse to be asked.
+export RAY_grpc_client_keepalive_time_ms=65000 RAY_grpc_client_keepalive_timeout_ms=20000

@@ -1,6 +1,6 @@
-"""A cluster on three hosts, from ``ray up`` to ``ray down`` as cluster/README.md says, and what happens when a part goes away.
+"""A cluster on three hosts, from ``ray up`` to ``ray down``, as cluster/README.md says.
 
-All tests share one cluster and are run in this order; each leaves it whole.
+All tests share one cluster and are run in this order. What becomes of jobs when a part goes away: test_hosts_faults.py.
 """
 
 import configparser
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from _cluster import SECRET_KEY, WORKERS, Cluster, cluster, commits, rows, wait_until
+from _cluster import SECRET_KEY, WORKERS, Cluster, cluster, wait_until
 from hosts import lacking
 
 from rdd import storage
@@ -111,37 +111,6 @@ def test_their_runs_are_in_mlflow_behind_its_password(running: Cluster) -> None:
     assert [path for path in storage.list_files(f"{running.s3.bucket}/mlflow") if path.path.endswith("detector.json")]
 
 
-def test_the_network_of_a_worker_is_cut_while_it_embeds(running: Cluster) -> None:
-    whole, output = f"{running.s3.bucket}/features/sample", f"{running.s3.bucket}/features/cut"
-    settings = {"embed.output": output, "embed.records_per_commit": 8, "tracking.enabled": False}
-    with running.laptop.start(running.submit("embed", settings)) as job:
-        wait_until(lambda: bool(commits(output)) or job.poll() is not None, "the first commit")
-        running.hosts["worker-1"].cut()
-        out, err = job.communicate(timeout=400)
-        running.hosts["worker-1"].plug()
-    assert job.returncode == 0, out[-4000:] + err[-4000:]
-    assert rows(output) == rows(whole)
-    running.wait_for_nodes(1 + len(WORKERS))  # the autoscaler starts Ray on it again
-
-
-def test_the_head_is_switched_off_while_it_trains_and_the_command_goes_on_elsewhere(running: Cluster) -> None:
-    output = f"{running.s3.bucket}/runs/killed"
-    line = running.submit("train", {"train.output": output, "train.epochs": 40, "train.threads_per_worker": 1})
-    untouched = f"{running.s3.bucket}/runs/untouched"
-    running.laptop.must(running.submit("train", {"train.output": untouched, "train.epochs": 40, "train.threads_per_worker": 1}))
-    with running.laptop.start(line) as job:
-        wait_until(lambda: storage.exists(f"{output}/checkpoints/last.pt") or job.poll() is not None, "a checkpoint")
-        running.head.switch_off()
-        job.communicate(timeout=120)
-    assert job.returncode != 0
-    running.head.switch_on()
-    running.up()
-    with running.tunnel():
-        answer = running.laptop.must(line, timeout=400)
-    assert answer.summary["epochs"] == 40
-    assert weights(output) == weights(untouched)
-
-
 def test_down_leaves_nothing_running(running: Cluster) -> None:
     running.laptop.must("ray exec cluster/on_premises.yaml '~/venv/bin/python ~/rdd/cluster/mlflow/serve.py --stop'")
     running.laptop.must(running.laptop.guide("down"))
@@ -153,8 +122,3 @@ def answers(port: int) -> bool:
     """Whether something listens at a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def weights(output: str) -> bytes:
-    """Of the detector of a run."""
-    return storage.read_bytes(f"{output}/detector/detector.safetensors")

@@ -165,3 +165,22 @@ def test_a_worker_that_is_drained_with_a_notice(running: Cluster) -> None:
     assert answer.code == 0, answer.text[-4000:]
     assert "will be taken away" in answer.text
     assert_on_its_path(running, output, to_the_bit=False)
+
+
+def test_the_network_of_a_worker_is_cut_while_it_embeds(running: Cluster) -> None:
+    output = f"{running.s3.bucket}/features/cut"
+    with running.laptop.start(running.submit("embed", {"embed.output": output, "embed.records_per_commit": 8})) as job:
+        wait_until(lambda: bool(commits(output)) or job.poll() is not None, "the first commit")
+        running.hosts["worker-1"].cut()
+        out, err = job.communicate(timeout=900)
+    assert job.returncode == 0, out[-4000:] + err[-4000:]
+    assert rows(output) == rows(f"{running.s3.bucket}/features/sample")
+
+
+def test_the_head_is_switched_off_while_it_trains_and_the_command_goes_on_on_a_new_cluster(running: Cluster) -> None:
+    _, output = trained_through(running, "head-off", running.head.switch_off)
+    running.head.switch_on()
+    running.up()
+    with running.tunnel():
+        running.laptop.must(running.submit("train", {**ON_BOTH_HOSTS, "train.output": output}), timeout=600)
+    assert_on_its_path(running, output, to_the_bit=True)
