@@ -40,7 +40,7 @@ with ray_session(ClusterConfig(address="local", num_cpus=2), [{"CPU": 1}] * 2, k
 
     (folder / "address").write_text(ray.get_runtime_context().gcs_address)
     scaling, run = ScalingConfig(num_workers=2), RunConfig(storage_path=str(folder / "ray"))
-    TorchTrainer(on_worker, torch_config=torch_config("gloo"), scaling_config=scaling, run_config=run).fit()
+    TorchTrainer(on_worker, torch_config=torch_config("gloo", timeout_s=120), scaling_config=scaling, run_config=run).fit()
 """
 
 CLIENT = """
