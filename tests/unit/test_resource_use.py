@@ -1,3 +1,4 @@
+import mmap
 import threading
 import time
 
@@ -66,10 +67,10 @@ def test_a_share_is_that_of_the_time_between_two_looks() -> None:
 
 def test_memory_is_that_of_this_process() -> None:
     before = memory_gib()
-    ballast = b"x" * (256 * 2**20)
-    assert memory_gib() - before == pytest.approx(0.25, abs=0.05)
-    assert peak_gib() >= memory_gib() - 0.01
-    assert len(ballast) == 256 * 2**20
+    with mmap.mmap(-1, 256 * 2**20) as ballast:  # malloc might give what it had before
+        ballast.write(b"x" * len(ballast))
+        assert memory_gib() - before >= 0.2
+        assert peak_gib() >= memory_gib() - 0.01
 
 
 def test_without_a_gpu_its_memory_is_not_zero_but_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
