@@ -238,8 +238,8 @@ def commits(output: str) -> list[str]:
 
 
 def rows(output: str) -> list[dict]:
-    """What an embedding has written, by key; every row once."""
+    """What an embedding has written, by key, but for the place of its records; every row once."""
     files = [file.path for file in storage.list_files(f"{output}/data", suffix=".parquet")]
     found = [row for file in files for row in storage.read_table(file, way_out="").to_pylist()]
     assert len({row["key"] for row in found}) == len(found)
-    return sorted(found, key=lambda row: row["key"])
+    return sorted(({**row, "source": None} for row in found), key=lambda row: row["key"])

@@ -6,6 +6,7 @@ All tests share one cluster; each leaves it whole.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from _cluster import WORKERS, Answer, Cluster, cluster, commits, rows, wait_until
@@ -66,6 +67,16 @@ def assert_on_its_path(running: Cluster, output: str, *, to_the_bit: bool) -> No
             torch.testing.assert_close(ours[name], untouched[name], rtol=1e-9, atol=1e-9)
 
 
+def assert_all_rows(running: Cluster, output: str) -> None:
+    """Every row once, as in the embedding to which nothing happened; features to float16's rounding, which the batch decides."""
+    for ours, whole in zip(rows(output), rows(f"{running.s3.bucket}/features/sample"), strict=True):
+        features = [name for name in ("projected", "text_original", "text_positive") if whole[name] is not None]
+        assert {**ours, **dict.fromkeys(features)} == {**whole, **dict.fromkeys(features)}
+        for name in features:
+            one, other = (np.frombuffer(row[name], np.float16).astype(np.float64) for row in (ours, whole))
+            np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
+
+
 def test_training_goes_on_with_one_worker_when_the_network_of_the_other_is_cut(running: Cluster) -> None:
     answer, output = trained_through(running, "cut", running.hosts["worker-1"].cut, ELASTIC)
     assert answer.code == 0, answer.text[-4000:]
@@ -90,7 +101,7 @@ def test_a_worker_that_is_killed_while_it_embeds_loses_nothing(running: Cluster)
         running.hosts["worker-1"].says("pkill -9 raylet")
         out, err = job.communicate(timeout=600)
     assert job.returncode == 0, out[-4000:] + err[-4000:]
-    assert rows(output) == rows(f"{running.s3.bucket}/features/sample")
+    assert_all_rows(running, output)
 
 
 def test_a_sweep_keeps_its_finished_trials_when_a_network_is_cut(running: Cluster) -> None:
@@ -131,7 +142,7 @@ def test_a_full_disk_of_a_worker_ends_in_one_sentence_or_is_worked_around(runnin
     if answer.code:
         assert "error: " in answer.text
         answer = running.laptop.must(running.submit("embed", {"embed.output": output}), timeout=600)
-    assert rows(output) == rows(f"{running.s3.bucket}/features/sample")
+    assert_all_rows(running, output)
 
 
 def test_thirty_seconds_without_s3(running: Cluster) -> None:
@@ -174,7 +185,7 @@ def test_the_network_of_a_worker_is_cut_while_it_embeds(running: Cluster) -> Non
         running.hosts["worker-1"].cut()
         out, err = job.communicate(timeout=900)
     assert job.returncode == 0, out[-4000:] + err[-4000:]
-    assert rows(output) == rows(f"{running.s3.bucket}/features/sample")
+    assert_all_rows(running, output)
 
 
 def test_the_head_is_switched_off_while_it_trains_and_the_command_goes_on_on_a_new_cluster(running: Cluster) -> None:
