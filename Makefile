@@ -33,7 +33,7 @@ test-long: $(READY) ## what takes many minutes: README line by line, a dress reh
 
 test-cluster: $(READY) ## a cluster on three hosts of this machine, from ray up to ray down; needs root, and installs what it lacks
 	@if [ $$(id -u) = 0 ]; then bash tests/cluster/install.sh; fi
-	$(BIN)/python -m pytest tests/cluster -m 'not long and not gpu' -rs
+	$(BIN)/python -m pytest tests/cluster/test_hosts.py -rs
 
 test-gpu: $(READY) ## what only a GPU shows; without one each test is skipped and says so
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

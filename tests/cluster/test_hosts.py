@@ -19,7 +19,7 @@ from rdd import storage
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(lacking()), reason=lacking() or "they can"),
 ]
