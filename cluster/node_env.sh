@@ -18,6 +18,3 @@ export RDD_RAY_PORTS="--node-manager-port=6380 --object-manager-port=6381 --dash
 # A call to a host that has gone silent is given up after 85 s, not after Ray's 7 minutes; more often than once a minute Ray's servers
 # refuse to be asked.
 export RAY_grpc_client_keepalive_time_ms=65000 RAY_grpc_client_keepalive_timeout_ms=20000
-
-# A busy host may take longer to start Ray than the 30 s after which `ray start` gives up.
-export RAY_raylet_start_wait_time_s=120
