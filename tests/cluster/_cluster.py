@@ -4,10 +4,8 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _project import copy_project
 from hosts import LAPTOP, Host, Hosts, environment_of_a_person, hosts, installed_environment
 from s3_server import S3Server, s3_server
 
@@ -67,8 +66,7 @@ class Laptop:
         self.project = folder / "rdd"
         self._bucket = s3.bucket
         self._env = environment_of_a_person(folder, {})
-        _copy_project(self.project)
-        (self.project / ".venv").symlink_to(Path(sys.prefix).resolve())
+        _commit_copy(self.project)
         _fill_in(self.project / "cluster" / "on_premises.yaml", made)
         model = folder / "tiny-clip"
         model.mkdir()
@@ -220,12 +218,9 @@ def _fill_in(path: Path, made: Hosts) -> None:
     path.write_text(text)
 
 
-def _copy_project(folder: Path) -> None:
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, text=True, check=True)
-    for name in filter(None, files.stdout.split("\0")):
-        if Path(name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(name, folder / name)
+def _commit_copy(folder: Path) -> None:
+    """A copy of the project with a commit, which a submitted job names."""
+    copy_project(folder)
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "A copy"]):
         subprocess.run([*git, *words], cwd=folder, check=True)

@@ -59,7 +59,7 @@ def head(folder: Path, environment: Mapping[str, str], **parameters: str) -> Ite
     address = f"http://127.0.0.1:{dashboard}"
     try:
         with _started("--head", words | _dashed(parameters), variables) as process:
-            _wait(process, lambda: _answers(f"{address}/api/version"))
+            _wait(process, lambda: answers(f"{address}/api/version"))
             yield Node(process, variables | {"RAY_API_SERVER_ADDRESS": address}, f"127.0.0.1:{port}", sessions)
     finally:
         shutil.rmtree(sessions, ignore_errors=True)
@@ -103,7 +103,8 @@ def _wait(process: subprocess.Popen[bytes], condition: Callable[[], bool], secon
         time.sleep(0.5)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server is there, if only to ask for the token."""
     try:
         urllib.request.urlopen(url, timeout=2).close()
     except urllib.error.HTTPError:

@@ -9,8 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import pytest
 import torch
 import yaml
 from _mlflow import mlflow_server
+from _started_node import answers
 from mlflow import MlflowClient
 
 from rdd import storage
@@ -85,16 +84,6 @@ def head(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, s
     yield env | {"RAY_API_SERVER_ADDRESS": address, "CLUSTER_ADDRESS": f"127.0.0.1:{port}", "RAY_FOLDER": str(folder)}
     process.send_signal(signal.SIGTERM)  # --block ends what it started
     process.wait(60)
-
-
-def answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=2).close()
-    except urllib.error.HTTPError:
-        return True  # it wants the token
-    except OSError:
-        return False
-    return True
 
 
 def write_features(folder: Path) -> None:

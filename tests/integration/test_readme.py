@@ -6,7 +6,6 @@ A block ```sh holds lines of a shell, ```sh aws those that need an account, ```p
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from _project import copy_project
 
 README = Path("README.md").read_text()
 GUIDE = Path("cluster/README.md").read_text()  # its lines are run on test hosts: tests/cluster/test_hosts.py
@@ -59,12 +59,7 @@ def test_every_link_and_file_is_there() -> None:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The project as a clone has it, with this environment."""
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, text=True, check=True)
-    for name in filter(None, files.stdout.split("\0")):
-        if Path(name).exists():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(name, tmp_path / name)
-    (tmp_path / ".venv").symlink_to(Path(sys.prefix).resolve())
+    copy_project(tmp_path)
     for name in ("pyproject.toml", "constraints.txt"):  # the environment is there, make need not bring it up to date
         os.utime(tmp_path / name, (0, 0))
     return tmp_path
