@@ -147,8 +147,7 @@ def write_features(
                     max_concurrent_calls_per_actor=_THREADS,
                 ),
                 num_cpus=config.cpus_per_worker,
-                num_gpus=config.gpus_per_worker,
-                scheduling_strategy="SPREAD",  # each with the CPUs and the network of its node
+                num_gpus=config.gpus_per_worker,  # and spread by Ray Data: each with the CPUs and the network of its node
             )
             .write_parquet(
                 data_folder,
