@@ -13,7 +13,8 @@ class ScalingConfig:
     """Ray Train workers, at least 0; 0 trains in the driver, without the trainer's start-up."""
     min_workers: int = 0
     """Workers, in [0, num_workers], with which training begins, and goes on when nodes are lost; it grows again up to
-    num_workers, and the global batch stays the same. 0: as many as num_workers, so a lost node is waited for."""
+    num_workers, and the global batch stays the same. 0: as many as num_workers, so a lost node is waited for. Without a meaning
+    where num_workers is 0."""
     cpus_per_worker: float = 1.0
     """CPUs that Ray reserves for a worker, above 0."""
     gpus_per_worker: float = 0.0
@@ -22,7 +23,7 @@ class ScalingConfig:
     def __post_init__(self) -> None:
         check(self.num_workers >= 0, "scaling.num_workers", "be at least 0", self.num_workers)
         check(
-            0 <= self.min_workers <= self.num_workers,
+            0 <= self.min_workers <= (self.num_workers or self.min_workers),
             "scaling.min_workers",
             f"lie in [0, scaling.num_workers = {self.num_workers}]",
             self.min_workers,
@@ -33,7 +34,7 @@ class ScalingConfig:
     @property
     def least_workers(self) -> int:
         """With fewer training waits."""
-        return self.min_workers or self.num_workers
+        return min(self.min_workers or self.num_workers, self.num_workers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from rdd.features.feature_set import check_inputs
 from rdd.metrics import auroc
 from rdd.on_ray.background import POLL_S, root_cause
 from rdd.on_ray.feature_placement import hold_features
+from rdd.on_ray.node_wait import NodeWait
 from rdd.on_ray.run_monitor import RunMonitor
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
@@ -60,8 +61,7 @@ def run_ablation(config: Config) -> dict[str, Any]:
         return summary
     for row in rows.values():
         check_inputs(row.features)
-    bundle = {"CPU": config.ablate.cpus_per_run, "GPU": config.ablate.gpus_per_run}
-    with ray_session(config.cluster, [bundle], knobs="ablate.cpus_per_run or ablate.gpus_per_run"):
+    with ray_session(config.cluster, [_bundle(config)], knobs="ablate.cpus_per_run or ablate.gpus_per_run"):
         table = hold_features(_features_of_all(config, rows))
         check_features(config, table)
         for row in rows.values():
@@ -82,6 +82,11 @@ def run_ablation(config: Config) -> dict[str, Any]:
                     "distinguishable_from_ours": [row.name for row in table_rows if row.distinguishable],
                 }
             )
+
+
+def _bundle(config: Config) -> dict[str, float]:
+    """What one run takes."""
+    return {"CPU": config.ablate.cpus_per_run, "GPU": config.ablate.gpus_per_run}
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ def _train_all(config: Config, plan: _Plan, tracker: Tracker) -> None:
     waiting = {task.remote(with_absolute_paths(run), git_commit()): name for name, (_, run) in runs.items()}
     failures: dict[str, str] = {}
     try:
-        with RunMonitor(tracker, "seed", config) as monitor:
+        with RunMonitor(tracker, "seed", config, NodeWait(_bundle(config), 1, what="a run")) as monitor:
             while waiting:
                 done, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
                 for name in waiting.values():

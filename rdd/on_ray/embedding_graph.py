@@ -27,7 +27,7 @@ from rdd.config import EmbedConfig
 from rdd.data.records import Reader
 from rdd.embedding.request import records_in_pass
 from rdd.embedding.resume import WORK
-from rdd.on_ray.encoder_placement import leaves_room_to_read
+from rdd.on_ray.encoder_placement import leaves_room_after_a_loss, leaves_room_to_read
 
 logger = logging.getLogger(__name__)
 
@@ -124,11 +124,7 @@ def write_features(
         checkpoint_manager_cls=_FilteredOnDriver,
     )
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures come as exceptions
-    if not leaves_room_to_read(config, ray.nodes()):
-        logger.warning(
-            "no node has the CPUs to read beside its encoders, so nothing is read until the cluster grows; "
-            "lower embed.cpus_per_worker, embed.cpus_per_task or embed.num_workers"
-        )
+    _warn_of_full_nodes(config)
     records = _Records(steps, index, sizes)
     data_fs, data_folder = storage.filesystem(storage.join(output, "data"))
     cpu_task = {"num_cpus": config.cpus_per_task}
@@ -157,6 +153,17 @@ def write_features(
                 ray_remote_args=cpu_task,
             )
         )
+
+
+def _warn_of_full_nodes(config: EmbedConfig) -> None:
+    nodes = ray.nodes()
+    if not leaves_room_to_read(config, nodes):
+        full = "no node has the CPUs to read beside its encoders, so nothing is read until the cluster grows"
+    elif not leaves_room_after_a_loss(config, nodes):
+        full = "if a node is lost, its encoders fill the others, and nothing is read until it is back"
+    else:
+        return
+    logger.warning("%s; lower embed.cpus_per_worker, embed.cpus_per_task or embed.num_workers", full)
 
 
 class _FilteredOnDriver(IdColumnCheckpointManager):

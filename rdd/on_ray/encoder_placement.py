@@ -30,3 +30,15 @@ def leaves_room_to_read(config: EmbedConfig, nodes: Iterable[Mapping[str, Any]])
                 free[(number + place) % len(free)] = cpus - config.cpus_per_worker, gpus - config.gpus_per_worker
                 break
     return any(cpus + _SLACK >= config.cpus_per_task for cpus, _ in free)
+
+
+def leaves_room_after_a_loss(config: EmbedConfig, nodes: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether :func:`leaves_room_to_read` also holds when any one node is lost and its encoders begin on the others.
+
+    Args:
+        config: how many encoders, and what they and the tasks take.
+        nodes: as ``ray.nodes()`` lists them; True where only one of them has CPUs.
+    """
+    able = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0.0) > 0]
+    left = ([node for node in able if node is not lost] for lost in able)
+    return len(able) < 2 or all(leaves_room_to_read(config, others) for others in left)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdd.config import Config
+from rdd.on_ray.node_wait import NodeWait
 from rdd.on_ray.session import resources_held
 from rdd.progress import StallClock
 from rdd.runs.directory import RunDirectory
@@ -39,11 +40,12 @@ class RunMonitor:
         parent: tracker of the sweep or the ablation.
         kind: of the runs.
         config: of the sweep or the ablation, for its time limits.
+        nodes: whether those that are up have room for a run. A wait for some is no stall: it may take as long as a start.
     """
 
-    def __init__(self, parent: Tracker, kind: Kind, config: Config) -> None:
+    def __init__(self, parent: Tracker, kind: Kind, config: Config, nodes: NodeWait) -> None:
         self._parent, self._kind = parent, kind
-        self._config = config
+        self._config, self._nodes = config, nodes
         self._open: dict[str, _WatchedRun] = {}
         self._closed: set[str] = set()
         self._course = Course(parent, "epochs")
@@ -81,11 +83,13 @@ class RunMonitor:
         if self._course.due():
             self._course.log(self._told, counts=self._counts())
         self._clock.observe(notes)
+        if self._nodes.changed():
+            self._restart_clock()
         if (limit := self._clock.stalled_s()) is not None:
-            raise RuntimeError(
-                f"no step of {', '.join(self._open) or 'any run'} for {limit:g} s, held: {resources_held()}; "
-                "the same command goes on where it stopped"
-            )
+            what = f"no step of {', '.join(self._open) or 'any run'} for {limit:g} s"
+            if self._nodes.lacking is not None:
+                what = f"{self._nodes.lacking}, for {limit:g} s now"
+            raise RuntimeError(f"{what}, held: {resources_held()}; the same command goes on where it stopped")
 
     def finish(self, name: str, *, status: str, metrics: Mapping[str, float], tags: Mapping[str, str], epochs: int) -> None:
         """Close the MLflow run of one that is done."""

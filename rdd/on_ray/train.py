@@ -60,12 +60,12 @@ def run_training(config: Config) -> dict[str, Any]:
     if scaling.num_workers == 0 and place_of(config.features, to_train=True) != "stream":
         return _train(config)
     knobs = "scaling.num_workers, min_workers, cpus_per_worker or gpus_per_worker"
-    with ray_session(config.cluster, [_bundle(config)] * scaling.least_workers, knobs=knobs):
+    with ray_session(config.cluster, [worker_bundle(config)] * scaling.least_workers, knobs=knobs):
         return _train(config)
 
 
-def _bundle(config: Config) -> dict[str, float]:
-    """What a worker takes."""
+def worker_bundle(config: Config) -> dict[str, float]:
+    """CPUs and GPUs that a training worker takes."""
     return {"CPU": config.scaling.cpus_per_worker, "GPU": config.scaling.gpus_per_worker}
 
 
@@ -185,7 +185,7 @@ def fit_on_workers(config: Config, run: RunDirectory, on_epoch: Watcher) -> None
     # Ray wants a place that all workers share, if only to write that it was there; checkpoints are in the run directory
     ray_folder = storage.join(run.path, ".ray")
     clock = StallClock(stall_timeout_s=config.train.stall_timeout_s, start_timeout_s=config.cluster.start_timeout_s)
-    nodes = NodeWait(_bundle(config), config.scaling.least_workers, what="training")
+    nodes = NodeWait(worker_bundle(config), config.scaling.least_workers, what="training")
     loading, progress, history = run.notes()
     notice = run.notice()
     clock.observe((loading, progress, len(history)))

@@ -17,11 +17,12 @@ from rdd.features.feature_set import check_inputs
 from rdd.finite import NotFiniteError
 from rdd.on_ray.background import Background, root_cause
 from rdd.on_ray.feature_placement import hold_features
+from rdd.on_ray.node_wait import NodeWait
 from rdd.on_ray.run_monitor import RunMonitor
 from rdd.on_ray.search_algorithms import param_space, scheduler, searcher
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
-from rdd.on_ray.train import check_features, features_tags, fit_on_workers
+from rdd.on_ray.train import check_features, features_tags, fit_on_workers, worker_bundle
 from rdd.on_ray.trials import METRIC, TrialEvent, TrialEvents, Trials, new_events, reported
 from rdd.runs.search_space import Domain, read_space, trials_of
 from rdd.runs.stage import begun, finished
@@ -64,7 +65,7 @@ def run_sweep(config: Config) -> dict[str, Any]:
         images = len(table.split(config.features, "train"))
         with (
             begun(TUNE, config, tags=features_tags(config, table)) as stage,
-            RunMonitor(stage.tracker, "trial", config) as monitor,
+            RunMonitor(stage.tracker, "trial", config, _nodes_of_a_trial(config)) as monitor,
         ):
             trials = _search(config, space, sweep, monitor)
             summary = finish_sweep(config, sweep, trials, images=images)
@@ -78,9 +79,14 @@ def run_sweep(config: Config) -> dict[str, Any]:
 def _bundle(config: Config) -> dict[str, float]:
     """What one trial takes."""
     if config.scaling.num_workers > 1:
-        workers = config.scaling.num_workers
-        return {"CPU": workers * config.scaling.cpus_per_worker, "GPU": workers * config.scaling.gpus_per_worker}
+        return {name: config.scaling.num_workers * amount for name, amount in worker_bundle(config).items()}
     return {"CPU": config.tune.cpus_per_trial, "GPU": config.tune.gpus_per_trial}
+
+
+def _nodes_of_a_trial(config: Config) -> NodeWait:
+    if config.scaling.num_workers > 1:
+        return NodeWait(worker_bundle(config), config.scaling.least_workers, what="a trial")
+    return NodeWait(_bundle(config), 1, what="a trial")
 
 
 def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, monitor: RunMonitor) -> list[Trial]:

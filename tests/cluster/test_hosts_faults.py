@@ -197,3 +197,20 @@ def test_the_head_is_switched_off_while_it_trains_and_the_command_goes_on_on_a_n
     with running.tunnel():
         running.laptop.must(running.submit("train", {**ON_BOTH_HOSTS, "train.output": output}), timeout=600)
     assert_on_its_path(running, output, to_the_bit=True)
+
+
+def test_idle_workers_are_given_back_and_come_when_a_job_asks(running: Cluster) -> None:
+    file = running.laptop.project / "cluster" / "on_premises.yaml"
+    as_it_was = file.read_text()
+    growing = as_it_was.replace("# min_workers: 0", "min_workers: 0").replace("minutes: 10", "minutes: 0.5")
+    start, settings = "ray up --yes cluster/on_premises.yaml", {"embed.output": f"{running.s3.bucket}/features/grown"}
+    try:
+        file.write_text(growing)
+        running.laptop.must(start, timeout=400)
+        running.wait_for_nodes(1, seconds=240)
+        running.laptop.must(running.submit("embed", settings), timeout=600)
+        assert_all_rows(running, settings["embed.output"])
+        running.wait_for_nodes(1, seconds=240)
+    finally:
+        file.write_text(as_it_was)
+        running.laptop.must(start, timeout=400)

@@ -1,4 +1,4 @@
-"""A web server with every vice, as a process of its own: ``python _web_server.py PORT_FILE``.
+"""A web server with every vice, as a process of its own: ``python _web_server.py PORT_FILE [PORT]``.
 
 It listens on 127.0.0.1 to 127.0.0.8, which count as hosts of their own. ``/stats`` tells what it has seen.
 """
@@ -146,7 +146,7 @@ class Server:
         return web.Response(status=302)
 
 
-async def serve(port_file: Path) -> None:
+async def serve(port_file: Path, port: int = 0) -> None:
     server = Server()
     app = web.Application(middlewares=[server.count])
     app.router.add_get("/stats", server.stats)
@@ -159,7 +159,7 @@ async def serve(port_file: Path) -> None:
         app.router.add_get(f"/{name}", getattr(server, name))
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
-    first = web.TCPSite(runner, HOSTS[0], 0)
+    first = web.TCPSite(runner, HOSTS[0], port)
     await first.start()
     port = runner.addresses[0][1]
     for host in HOSTS[1:]:
@@ -192,4 +192,4 @@ def stats(port: int) -> dict:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1])))
+    asyncio.run(serve(Path(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -10,8 +10,9 @@ from _small import base_config
 from rdd import progress
 from rdd.config import Config
 from rdd.config.parse import override
-from rdd.on_ray import background, embedding_progress, train
+from rdd.on_ray import background, embedding_progress, node_wait, train
 from rdd.on_ray.draining import DrainWatch
+from rdd.on_ray.node_wait import NodeWait
 from rdd.on_ray.run_monitor import RunMonitor
 from rdd.runs.directory import RunDirectory
 from rdd.tracking.tracker import NullTracker
@@ -60,7 +61,8 @@ def test_a_queued_run_is_no_stall_when_the_run_before_it_has_ended(monkeypatch, 
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     config = override(config, {"train.stall_timeout_s": 600.0, "cluster.start_timeout_s": 1800.0})
-    with RunMonitor(NullTracker(), "seed", config) as monitor:
+    monkeypatch.setattr(node_wait, "places", lambda bundle: 1)
+    with RunMonitor(NullTracker(), "seed", config, NodeWait({"CPU": 1}, 1, what="a run")) as monitor:
         running, queued = RunDirectory(str(tmp_path / "a")), RunDirectory(str(tmp_path / "b"))
         monitor.add("a", running, {})
         monitor.add("b", queued, {})
@@ -75,6 +77,30 @@ def test_a_queued_run_is_no_stall_when_the_run_before_it_has_ended(monkeypatch, 
         monitor.poll()
         now[0] += 601
         with pytest.raises(RuntimeError, match="no step of b for 600 s"):
+            monitor.poll()
+
+
+def test_a_wait_for_nodes_is_no_stall_of_a_sweep_and_ends_as_long_as_a_start_may_take(
+    ray_session, monkeypatch, config: Config, tmp_path: Path
+) -> None:
+    now, room = [0.0], [1]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(node_wait, "places", lambda bundle: room[0])
+    config = override(config, {"train.stall_timeout_s": 600.0, "cluster.start_timeout_s": 1800.0})
+    with RunMonitor(NullTracker(), "trial", config, NodeWait({"CPU": 2}, 1, what="a trial")) as monitor:
+        trial = RunDirectory(str(tmp_path / "a"))
+        monitor.add("a", trial, {})
+        for room[0] in (1, 0, 1, 0):  # its node goes, is given anew, and goes again
+            trial.save_progress(1, int(now[0]), 10_000)
+            monitor.poll()
+            now[0] += 550
+            monitor.poll()
+        now[0] += 1700
+        monitor.poll()
+        now[0] += 101
+        with pytest.raises(
+            RuntimeError, match="a trial waits for nodes: it needs 1 times 2 CPU, and .* 0, for 1800 s now, held"
+        ):
             monitor.poll()
 
 

@@ -193,6 +193,12 @@ def test_settings_that_came_later_are_known_with_their_default() -> None:
         assert rdd.config.parse.leaf_of(Config(), path) == value
 
 
+def test_a_run_on_workers_may_be_given_none() -> None:
+    words = ["--config", "jobs/configs/d3.yaml", "--scaling.num_workers", "0", "--scaling.gpus_per_worker", "0"]
+    scaling = parse(*words, sections=("scaling",)).scaling
+    assert (scaling.min_workers, scaling.least_workers) == (1, 0)
+
+
 def test_rules_across_sections() -> None:
     with pytest.raises(ValueError, match="gpus_per_worker must be above 0"):
         override(Config(), {"clip.device": "cuda"})

@@ -7,12 +7,23 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from rdd.config import Config
+from rdd.on_ray.node_wait import NodeWait
 from rdd.on_ray.run_monitor import RunMonitor
 from rdd.on_ray.trials import TrialEvent, TrialEvents, Trials, new_events
 from rdd.runs.sweep import SweepDirectory, rank_of
 from rdd.tracking.tracker import NullTracker
 
 KEEP = 3
+
+
+class Room(NodeWait):
+    """Nodes enough, without a Ray to ask."""
+
+    def changed(self) -> bool:
+        return False
+
+
+ROOM = Room({"CPU": 1}, 1, what="a trial")
 
 
 @pytest.fixture
@@ -57,7 +68,7 @@ def trials_in(sweep: SweepDirectory, monitor: RunMonitor) -> Trials:
 @pytest.mark.parametrize("number", [40, 160])
 def test_a_trial_costs_requests_when_it_starts_and_ends_and_none_afterwards(requests: Counter, number: int) -> None:
     sweep = SweepDirectory(f"memory://sweep-{number}")
-    with RunMonitor(NullTracker(), "trial", Config()) as monitor:
+    with RunMonitor(NullTracker(), "trial", Config(), ROOM) as monitor:
         trials = trials_in(sweep, monitor)
         drawn = [leave_trial(sweep, one) for one in range(number)]
         requests.clear()
@@ -82,7 +93,7 @@ def test_a_sweep_that_goes_on_takes_up_each_trial_that_has_ended_once(requests: 
     for name, _ in drawn[:20]:
         sweep.end(name, {"score": 0.5, "epoch": 1})
     requests.clear()
-    with RunMonitor(NullTracker(), "trial", Config()) as monitor:
+    with RunMonitor(NullTracker(), "trial", Config(), ROOM) as monitor:
         trials = trials_in(sweep, monitor)
         trials.recall()
         assert sorted(trials.outcomes) == [name for name, _ in drawn[:20]]
