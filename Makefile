@@ -25,10 +25,10 @@ lint: $(READY) ## ruff, format, mypy, and which room may import which
 test: $(READY) ## everything fast, and the integration tests
 	$(BIN)/python -m pytest -m 'not slow and not long and not gpu'
 
-test-all: $(READY) ## what is slow, too
+test-all: $(READY) ## what is slow, too; as root also a cluster on three hosts
 	$(BIN)/python -m pytest -m 'not long and not gpu'
 
-test-long: $(READY) ## what takes many minutes: README line by line, a dress rehearsal, a cluster on three hosts whose parts go away
+test-long: $(READY) ## what takes many minutes: README line by line, a dress rehearsal, jobs on three hosts whose parts go away
 	$(BIN)/python -m pytest -m long -rs
 
 test-cluster: $(READY) ## a cluster on three hosts of this machine, from ray up to ray down; needs root, and installs what it lacks

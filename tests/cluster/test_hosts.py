@@ -97,6 +97,10 @@ def test_each_stage_runs_as_a_submitted_job(running: Cluster, said: dict[str, An
     assert (said["embed"].summary["records_written"], said["train"].summary["epochs"]) == (100, 10)
     for place in ("features/sample/manifest.json", "runs/sample/detector/detector.json", "runs/sample-sweep/best.yaml"):
         assert storage.exists(f"{running.s3.bucket}/{place}"), place
+    commit = running.laptop.must("git rev-parse HEAD").out.strip()  # what travels has no .git
+    for run in ("sample", "sample-ablation/runs/ours/seed-0"):
+        detector = json.loads(storage.read_bytes(f"{running.s3.bucket}/runs/{run}/detector/detector.json"))
+        assert detector["provenance"]["git_commit"] == commit, run
 
 
 def test_real_images_are_fetched_by_workers_on_both_hosts(running: Cluster, said: dict[str, Answer]) -> None:

@@ -176,7 +176,7 @@ def committed(values: dict[str, Any], least: int) -> bool:
     return (output / "config.yaml").exists() and job.commits(output) >= least
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_driver_killed_at_five_moments_goes_on_by_the_same_command(
     untouched: list[dict[str, Any]], manifest: str, tiny_model: str, tmp_path: Path

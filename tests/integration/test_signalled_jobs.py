@@ -130,12 +130,8 @@ def write_endless_records(place: Path) -> dict[str, Any]:
     ("stage", "number", "workers"),
     [
         ("train", signal.SIGTERM, 0),
-        pytest.param("train", signal.SIGINT, 0, marks=pytest.mark.slow),
-        pytest.param("train", signal.SIGTERM, 2, marks=pytest.mark.slow),
         pytest.param("train", signal.SIGINT, 2, marks=pytest.mark.slow),
         pytest.param("tune", signal.SIGTERM, 1, marks=pytest.mark.slow),
-        pytest.param("tune", signal.SIGINT, 1, marks=pytest.mark.slow),
-        pytest.param("ablate", signal.SIGTERM, 0, marks=pytest.mark.slow),
         pytest.param("ablate", signal.SIGINT, 0, marks=pytest.mark.slow),
         pytest.param("embed", signal.SIGTERM, 0, marks=pytest.mark.slow),
         pytest.param("embed", signal.SIGINT, 0, marks=pytest.mark.slow),

@@ -115,7 +115,7 @@ def test_a_worker_lost_within_an_epoch_is_replaced_and_nothing_changes(ray_sessi
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_the_full_head_trains_five_epochs_on_twenty_thousand_records(ray_session, tmp_path: Path) -> None:
     path = write_features(tmp_path / "features", records=20_000, images=2, shift=0.03)
