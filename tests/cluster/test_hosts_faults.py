@@ -3,6 +3,7 @@
 All tests share one cluster; each leaves it whole.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -187,6 +188,24 @@ def test_the_network_of_a_worker_is_cut_while_it_embeds(running: Cluster) -> Non
         running.hosts["worker-1"].cut()
         out, err = job.communicate(timeout=900)
     assert job.returncode == 0, out[-4000:] + err[-4000:]
+    assert_all_rows(running, output)
+
+
+def test_an_embedding_that_is_stopped_goes_on_by_the_same_command(running: Cluster) -> None:
+    output = f"{running.s3.bucket}/features/stopped"
+    line = running.submit("embed", {"embed.output": output, "embed.records_per_commit": 8})
+    with running.laptop.start(line) as job:
+        wait_until(lambda: bool(commits(output)) or job.poll() is not None, "the first commit")
+        listed = running.laptop.must("ray job list").text
+        (running_job,) = re.findall(r"submission_id='(rdd-\w+)'[^)]*status=<JobStatus.RUNNING", listed)
+        running.laptop.must(f"ray job stop {running_job}")
+        out, err = job.communicate(timeout=120)
+    assert job.returncode == 143, out[-3000:] + err[-3000:]
+    assert "embed was ended by SIGTERM; the same command goes on where it stopped" in out
+    kept = set(commits(output))
+    answer = running.laptop.must(line, timeout=400)
+    assert answer.summary["records_written"] == 100
+    assert kept
     assert_all_rows(running, output)
 
 
