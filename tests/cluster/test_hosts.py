@@ -109,7 +109,7 @@ def test_real_images_are_fetched_by_workers_on_both_hosts(running: Cluster, said
     rehearsal.write(f"{place}/records")
     settings = {"records.path": f"{place}/records", "records.real_images": f"{place}/real", "fetch.output": f"{place}/real"}
     settings |= {"fetch.contact": "rehearsal@example.org", "fetch.allow_loopback": True, "fetch.num_workers": 2}
-    settings |= {"fetch.records_per_file": 10, "fetch.files_per_worker": 1, "fetch.read_timeout_s": 2.0}
+    settings |= {"fetch.records_per_file": 10, "fetch.files_per_worker": 1, "fetch.read_timeout_s": 2.0, "fetch.backoff_s": 0.1}
     settings |= {"fetch.placeholder_urls": 1}  # of 60 addresses four serve the same bytes
     with websites(running, port):
         said["fetch"] = running.laptop.must(running.submit("fetch", settings))
