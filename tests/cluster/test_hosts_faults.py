@@ -132,7 +132,7 @@ def finished_trials(output: str) -> dict[str, bytes]:
     """Results of the trials that have ended, by name."""
     if not storage.exists(output):
         return {}
-    return {file.path: storage.read_bytes(file.path) for file in storage.list_files(output, suffix="metrics.json")}
+    return {file.path: storage.read_bytes(file.path) for file in storage.list_files(output, suffix="/ended.json")}
 
 
 def test_a_full_disk_of_a_worker_ends_in_one_sentence_or_is_worked_around(running: Cluster) -> None:
