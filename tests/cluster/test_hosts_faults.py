@@ -197,8 +197,9 @@ def test_an_embedding_that_is_stopped_goes_on_by_the_same_command(running: Clust
     with running.laptop.start(line) as job:
         wait_until(lambda: bool(commits(output)) or job.poll() is not None, "the first commit")
         listed = running.laptop.must("ray job list").text
-        (running_job,) = re.findall(r"submission_id='(rdd-\w+)'[^)]*status=<JobStatus.RUNNING", listed)
-        running.laptop.must(f"ray job stop {running_job}")
+        states = dict(re.findall(r"submission_id='(rdd-\w+)'.*?status=<JobStatus\.(\w+)", listed, re.DOTALL))
+        (at_work,) = (name for name, state in states.items() if state == "RUNNING")
+        running.laptop.must(f"ray job stop {at_work}")
         out, err = job.communicate(timeout=120)
     assert job.returncode == 143, out[-3000:] + err[-3000:]
     assert "embed was ended by SIGTERM; the same command goes on where it stopped" in out
@@ -207,15 +208,6 @@ def test_an_embedding_that_is_stopped_goes_on_by_the_same_command(running: Clust
     assert answer.summary["records_written"] == 100
     assert kept
     assert_all_rows(running, output)
-
-
-def test_the_head_is_switched_off_while_it_trains_and_the_command_goes_on_on_a_new_cluster(running: Cluster) -> None:
-    _, output = trained_through(running, "head-off", running.head.switch_off)
-    running.head.switch_on()
-    running.up()
-    with running.tunnel():
-        running.laptop.must(running.submit("train", {**ON_BOTH_HOSTS, "train.output": output}), timeout=600)
-    assert_on_its_path(running, output, to_the_bit=True)
 
 
 def test_idle_workers_are_given_back_and_come_when_a_job_asks(running: Cluster) -> None:
@@ -233,3 +225,12 @@ def test_idle_workers_are_given_back_and_come_when_a_job_asks(running: Cluster) 
     finally:
         file.write_text(as_it_was)
         running.laptop.must(start, timeout=400)
+
+
+def test_the_head_is_switched_off_while_it_trains_and_the_command_goes_on_on_a_new_cluster(running: Cluster) -> None:
+    _, output = trained_through(running, "head-off", running.head.switch_off)
+    running.head.switch_on()
+    running.up()
+    with running.tunnel():
+        running.laptop.must(running.submit("train", {**ON_BOTH_HOSTS, "train.output": output}), timeout=600)
+    assert_on_its_path(running, output, to_the_bit=True)
