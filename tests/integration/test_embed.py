@@ -97,6 +97,7 @@ def test_every_record_is_embedded_once(ray_session, config: Config, tmp_path: Pa
         run_embedding(override(config, {"clip.seed": 1}))
 
 
+@pytest.mark.slow
 def test_a_failure_half_way_loses_and_repeats_nothing(ray_session, config: Config, tmp_path: Path, monkeypatch) -> None:
     run_embedding(override(config, {"embed.output": str(tmp_path / "untouched")}))
     output = Path(config.embed.output)

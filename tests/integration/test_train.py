@@ -56,7 +56,8 @@ def alone(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Con
     return config, run_training(config)
 
 
-@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
 def test_ray_workers_give_the_weights_of_the_process_alone(ray_session, alone, workers: int, tmp_path: Path) -> None:
     config, summary = alone
     scaling = {"scaling.num_workers": workers, "scaling.cpus_per_worker": 0.5, "train.output": str(tmp_path / "many")}

@@ -83,6 +83,7 @@ def test_a_busy_port_is_a_sentence_and_exit_1(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_server_of_the_pages_ends_with_all_its_processes(tmp_path: Path) -> None:
     with socket.socket() as free:
