@@ -58,7 +58,12 @@ def test_rows_and_seeds_are_compared_and_drawn(ray_session, config: Config, tmp_
     assert not list(output.rglob("*.pt"))  # weights of finished runs: those of the detector
     assert len(list(output.rglob("detector.safetensors"))) == 6
     assert run_ablation(config) == summary
+    check_in_mlflow(config, output)
+    check_figures(config, output, tmp_path)
 
+
+def check_in_mlflow(config: Config, output: Path) -> None:
+    """The ablation, its seeds and its rows, with the numbers of the table."""
     from mlflow import MlflowClient
 
     client = MlflowClient(config.tracking.uri)
@@ -82,8 +87,11 @@ def test_rows_and_seeds_are_compared_and_drawn(ray_session, config: Config, tmp_
         "ablation/ablation.png",
     }
 
+
+def check_figures(config: Config, output: Path, place: Path) -> None:
+    """Figures of its runs are drawn, and those that say nothing are refused."""
     options = {
-        "figures.output": str(tmp_path / "figures"),
+        "figures.output": str(place / "figures"),
         "figures.with_sam": str(output / "runs" / "ours" / "seed-0"),
         "figures.without_sam": str(output / "runs" / "without_sam" / "seed-0"),
         "figures.points": 5,
@@ -94,8 +102,8 @@ def test_rows_and_seeds_are_compared_and_drawn(ray_session, config: Config, tmp_
     assert drawn["sharpness"].keys() == {"without SAM", "with SAM"}
     assert all(values["rise_in_ball"] > 0 for values in drawn["sharpness"].values())
     for name in drawn["figures"]:
-        assert (tmp_path / "figures" / "figures" / name).read_bytes().startswith(b"\x89PNG")
-    elsewhere = options | {"figures.output": str(tmp_path / "other")}
+        assert (place / "figures" / "figures" / name).read_bytes().startswith(b"\x89PNG")
+    elsewhere = options | {"figures.output": str(place / "other")}
     run_of = {name: str(output / "runs" / name / "seed-0") for name in ("ours", "without_sam", "traditional1")}
     for changes, message in (
         ({"figures.perplexity": 60.0}, "perplexity must be below the 60 images of the map, got"),
@@ -104,7 +112,7 @@ def test_rows_and_seeds_are_compared_and_drawn(ray_session, config: Config, tmp_
     ):
         with pytest.raises(ValueError, match=message):
             run_figures(override(config, elsewhere | changes))
-    assert not (tmp_path / "other").exists()  # a refused request takes no directory
+    assert not (place / "other").exists()  # a refused request takes no directory
     with pytest.raises(ValueError, match="both or neither"):
         run_figures(override(config, options | {"figures.with_sam": ""}))
 
