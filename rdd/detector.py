@@ -14,6 +14,7 @@ from safetensors.torch import save as save_tensors
 from rdd import storage
 from rdd.calibration import Calibration
 from rdd.config.parse import from_dict
+from rdd.config.stages import ADDED
 from rdd.encoder_identity import differences
 from rdd.feature_names import PROJECTED, is_image_feature
 from rdd.features import FeatureTable, TextMode
@@ -29,6 +30,9 @@ FORMAT = 3
 _PARTS_2 = ("head_config", "encoder_identity", "text_mode", "threshold", "false_positive_rate", "calibration")
 _PARTS = {2: _PARTS_2, 3: (*_PARTS_2, "inputs")}
 """By format, what a score depends on, beside the weights."""
+
+_OF_OLDER_HEADS = {path.removeprefix("model."): value for path, value in ADDED.items() if path.startswith("model.")}
+"""Settings that the ``head_config`` of an older detector lacks, with what they were."""
 
 
 @dataclass
@@ -211,7 +215,7 @@ def _detector_of(described: Any, weights: bytes) -> Detector:
     in_features = config.pop("in_features", None)
     if type(in_features) is not int or in_features < 1:
         raise ValueError(f"head_config.in_features must be at least 1, got {in_features!r}")
-    model = from_dict({"model": config}).model
+    model = from_dict({"model": _OF_OLDER_HEADS | config}).model
     inputs = _inputs_of(described)
     text_features = in_features - sum(inputs.values())
     if text_features < 0 or (text_features == 0) != (described["text_mode"] == "none"):
@@ -223,7 +227,7 @@ def _detector_of(described: Any, weights: bytes) -> Detector:
     )
     if _parts_sha256(described, weights) != described["parts_sha256"]:
         raise ValueError("parts_sha256 must be that of the weights and settings, got another: a part was changed or replaced")
-    head = DetectorHead(in_features, **asdict(model), text_features=text_features)
+    head = DetectorHead(in_features, **asdict(model), text_features=text_features, input_widths=list(inputs.values()))
     head.load_state_dict(load_tensors(weights))
     return Detector(
         head=head.eval(),

@@ -7,7 +7,7 @@ statistics are those of the whole batch, gradients are summed over ranks, and ev
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,15 +17,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from rdd.collectives import gather_own_gradient, rank_sizes
-from rdd.config import Config, LossConfig, ModelConfig
+from rdd.config import Config, LossConfig
 from rdd.features import Batch, FeatureTable, TextMode, hash_pair, rank_slice
 from rdd.finite import not_finite_on_device, require_finite
+from rdd.heads import build_head, check_head
 from rdd.losses import CvarAucLoss
 from rdd.metrics import auroc, equal_error_rate, misranked_pairs
 from rdd.model import DetectorHead, Masks
 from rdd.run_context import RunContext, TrainState
 from rdd.sam import SAM
 from rdd.schedule import learning_rate
+from rdd.standardization import column_moments
 from rdd.step_clock import StepClock
 
 logger = logging.getLogger(__name__)
@@ -52,11 +54,19 @@ class Learner:
     context: RunContext
 
     @classmethod
-    def build(cls, config: Config, in_features: int, context: RunContext, *, text_features: int | None = None) -> "Learner":
-        """Head, optimizer and loss of a config, the same on every rank."""
+    def build(
+        cls,
+        config: Config,
+        in_features: int,
+        context: RunContext,
+        *,
+        text_features: int | None = None,
+        input_widths: Sequence[int] = (),
+    ) -> "Learner":
+        """Head, optimizer and loss of a config, the same on every rank; the head's moments are yet to be set."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
-            model = build_head(config, in_features, text_features)
+            model = build_head(config, in_features, text_features, input_widths)
         model = model.to(context.device, DTYPES[config.train.precision])
         model.set_group(context.group if config.loss.scope == "global" else None)
         options = config.optimizer
@@ -71,11 +81,6 @@ class Learner:
         optimizer = SAM(model.parameters(), base, rho=config.sam.rho, adaptive=config.sam.adaptive)
         forward = torch.compile(model) if config.train.compile else model
         return cls(model, forward, torch.Generator(context.device), optimizer, loss, config, context)
-
-
-def build_head(config: Config, in_features: int, text_features: int | None = None) -> DetectorHead:
-    """The head of a config, on the CPU, in float32; by default half of its inputs are text, if any are."""
-    return DetectorHead(in_features, **asdict(config.model), text_features=text_features)
 
 
 def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int] | None = None) -> dict[str, Tensor]:
@@ -289,16 +294,6 @@ def predict(
     return result
 
 
-def check_text_dropout(config: ModelConfig, text_mode: TextMode) -> None:
-    """Refuse to drop text where there is none.
-
-    Raises:
-        ValueError: ``model.text_dropout`` is above 0.
-    """
-    if text_mode == "none" and config.text_dropout > 0:
-        raise ValueError(f"model.text_dropout must be 0 where images go without text, got {config.text_dropout}")
-
-
 def validation_losses(config: LossConfig, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Losses of the validation part, in float64: ``val/loss``, the objective over all of it, and ``val/log_loss``.
 
@@ -331,7 +326,8 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
         RuntimeError: a loss is not finite.
     """
     text_mode = table.text_mode(config.features.text_mode)
-    check_text_dropout(config.model, text_mode)
+    widths = list(table.inputs.values())
+    check_head(config.model, text_mode, widths)
     train, validation = (table.split(config.features, part) for part in ("train", "validation"))
     smallest = len(train) // steps_of_epoch(config, train)
     if smallest < 2 * (context.world_size if config.loss.scope == "local" else 1):
@@ -339,10 +335,12 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
             "train.batch_size must leave no share of one image, which BatchNorm can not use, got "
             f"{config.train.batch_size} for {len(train)} images"
         )
-    learner = Learner.build(config, table.width(text_mode), context, text_features=table.text_width)
+    learner = Learner.build(config, table.width(text_mode), context, text_features=table.text_width, input_widths=widths)
     state = context.load()
     if state is None:
         state = TrainState.at_start()
+        if config.model.standardize:
+            learner.model.set_moments(*column_moments(table, train, text_mode, context))
     else:
         learner.model.load_state_dict(state.model)
         learner.optimizer.load_state_dict(state.optimizer)

@@ -1,4 +1,4 @@
-"""The MLP head: features to one raw logit an image."""
+"""The head: features to one raw logit an image, by an MLP, a linear layer, or an MLP behind a mean of blocks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rdd.block_mixer import BlockMixer, check_blocks
 from rdd.collectives import all_gathered, first_order_only
 
 _ALL = slice(None)
@@ -24,13 +25,24 @@ class DetectorHead(nn.Module):
     Args:
         in_features: columns of the features.
         hidden: width of each hidden layer.
-        layers: hidden layers.
+        layers: hidden layers; 0 is a linear head.
         dropout: probability in [0, 1).
         activation: ``relu`` as in the paper, ``leaky_relu`` (slope 0.01) as in the official code.
         text_dropout: probability in [0, 1) that the last columns of an image's features, its text, are replaced by a learned
             vector in training. Above 0 the head works without text, too.
         text_features: how many columns those are; by default half.
+        standardize: whether each column is scaled by a mean and a deviation, see :meth:`set_moments`, before anything else; the
+            learned vector then stands in for a text that is scaled already.
+        kind: ``mlp`` takes all columns; ``blocks`` a :class:`~rdd.block_mixer.BlockMixer` of the inputs, then text.
+        projection: columns to which ``blocks`` projects each input.
+        input_widths: of each input of the image, in their order; only ``blocks`` has a use for it.
+
+    Raises:
+        ValueError: ``blocks`` is given a single input, or inputs of several widths.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(
         self,
@@ -42,13 +54,26 @@ class DetectorHead(nn.Module):
         activation: Literal["relu", "leaky_relu"] = "relu",
         text_dropout: float = 0.0,
         text_features: int | None = None,
+        standardize: bool = False,
+        kind: Literal["mlp", "blocks"] = "mlp",
+        projection: int = 128,
+        input_widths: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.in_features, self.dropout, self.text_dropout = in_features, dropout, text_dropout
         of_text = in_features // 2 if text_features is None else text_features
         self.no_text = nn.Parameter(torch.zeros(of_text)) if text_dropout > 0 else None
+        self.standardize = standardize
+        if standardize:
+            self.register_buffer("mean", torch.zeros(in_features))
+            self.register_buffer("deviation", torch.ones(in_features))
+        self.mixer = None
         self.hidden = nn.ModuleList()
         width = in_features
+        if kind == "blocks":
+            check_blocks(input_widths)
+            self.mixer = BlockMixer(len(input_widths), input_widths[0], projection=projection)
+            width = in_features - sum(input_widths) + projection
         for _ in range(layers):
             linear = nn.Linear(width, hidden)
             nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu")
@@ -72,9 +97,12 @@ class DetectorHead(nn.Module):
             masks = Masks([None] * len(self.hidden), None)
         elif masks is None:
             masks = self.draw_masks(len(features), features.dtype)
-        values = features
+        values = self._standardized(features) if self.standardize else features
         if self.no_text is not None:
-            values = _without_some_text(features, self.no_text, masks.text, in_features=self.in_features)
+            values = _without_some_text(values, self.no_text, masks.text, in_features=self.in_features)
+        if self.mixer is not None:
+            tokens = self.mixer.blocks * self.mixer.width
+            values = torch.cat([self.mixer(values[:, :tokens]), values[:, tokens:]], dim=1)
         for block, mask in zip(self.hidden, masks.hidden, strict=True):
             values = block(values) if mask is None else block(values) * mask
         with torch.autocast(values.device.type, enabled=False):
@@ -93,13 +121,28 @@ class DetectorHead(nn.Module):
         """
         device, width = self.out.weight.device, self.out.in_features
         hidden: Sequence[Tensor | None] = [None] * len(self.hidden)
-        if self.dropout:
+        if self.dropout and self.hidden:
             shape = (len(self.hidden), number, width)
             drawn = dropout_mask(shape, self.dropout, dtype=dtype, device=device, generator=generator, rows=rows)
             hidden = drawn.unbind()
         if self.no_text is None:
             return Masks(hidden, None)
         return Masks(hidden, torch.rand(number, 1, device=device, generator=generator)[rows] < self.text_dropout)
+
+    def set_moments(self, mean: Tensor, deviation: Tensor) -> None:
+        """Take what a head with ``standardize`` subtracts from each column and divides it by.
+
+        Args:
+            mean: ``(in_features,)``.
+            deviation: ``(in_features,)``, above 0.
+        """
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+
+    def _standardized(self, features: Tensor) -> Tensor:
+        """The columns that are there, which may be those of the image alone, in deviations from their mean."""
+        columns = features.shape[1]
+        return (features - self.mean[:columns]) / self.deviation[:columns]
 
     def set_group(self, group: dist.ProcessGroup | None) -> None:
         """Normalise over the batch of all ranks of a process group, or over the own batch."""

@@ -55,12 +55,18 @@ class FeaturesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The MLP head."""
+    """The head."""
 
+    kind: Literal["mlp", "blocks"] = "mlp"
+    """mlp: the inputs end to end; blocks: inputs of one width, each projected by one shared layer and weighed by a softmax."""
+    standardize: bool = True
+    """Scale each input by its mean and deviation over the training part, which the detector keeps; the paper does not."""
     hidden: int = 1536
     """Width of each hidden layer, in [1, 65536]."""
     layers: int = 3
-    """Hidden layers, in [1, 64]."""
+    """Hidden layers, in [0, 64]; 0 is a linear head."""
+    projection: int = 128
+    """Columns to which kind blocks projects each input, in [1, 65536]."""
     dropout: float = 0.335
     """Dropout probability in [0, 1)."""
     activation: Literal["relu", "leaky_relu"] = "relu"
@@ -70,7 +76,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check(1 <= self.hidden <= 65_536, "model.hidden", "lie in [1, 65536]", self.hidden)
-        check(1 <= self.layers <= 64, "model.layers", "lie in [1, 64]", self.layers)
+        check(0 <= self.layers <= 64, "model.layers", "lie in [0, 64]", self.layers)
+        check(1 <= self.projection <= 65_536, "model.projection", "lie in [1, 65536]", self.projection)
         check(0 <= self.dropout < 1, "model.dropout", "lie in [0, 1)", self.dropout)
         check(0 <= self.text_dropout < 1, "model.text_dropout", "lie in [0, 1)", self.text_dropout)
 

@@ -207,11 +207,15 @@ def identity_if_there(path: str | Sequence[str]) -> str | None:
     return FeatureSet.open(path).identity if there else None
 
 
-def check_inputs(config: FeaturesConfig) -> None:
+def check_inputs(config: FeaturesConfig) -> list[int]:
     """Refuse inputs that the feature set of a config does not hold, before any work.
+
+    Returns:
+        The width of each input.
 
     Raises:
         ValueError: there is no finished embedding, or it lacks an input; those that it holds are named.
         RuntimeError: the manifest is torn, or a field of it is wrong.
     """
-    FeatureSet.open(config.path).layout(config.inputs, text=False)
+    layout = FeatureSet.open(config.path).layout(config.inputs, text=False)
+    return [columns[0].width for columns in layout.values()]

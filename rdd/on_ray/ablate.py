@@ -14,13 +14,13 @@ from rdd import storage
 from rdd.config import Config, FeaturesConfig
 from rdd.config.parse import override, section_dicts, settings_of
 from rdd.config.stages import ABLATE, TRAIN, TRAINING_SECTIONS, require
-from rdd.engine import check_text_dropout
 from rdd.evaluation.ablation_figures import as_png, auc_bars
 from rdd.evaluation.ablation_table import Row, ablation_rows, as_csv, as_markdown, row_values, short_texts
 from rdd.evaluation.figures import save_figure
 from rdd.evaluation.scores import Scored, read_logits
 from rdd.features import FeatureTable
 from rdd.features.feature_set import check_inputs
+from rdd.heads import check_head
 from rdd.metrics import auroc
 from rdd.on_ray.background import POLL_S, root_cause
 from rdd.on_ray.feature_placement import hold_features
@@ -59,13 +59,12 @@ def run_ablation(config: Config) -> dict[str, Any]:
     rows = rows_of(config)
     if (summary := finished(ABLATE, config)) is not None:
         return summary
-    for row in rows.values():
-        check_inputs(row.features)
+    widths = {name: check_inputs(row.features) for name, row in rows.items()}
     with ray_session(config.cluster, [_bundle(config)], knobs="ablate.cpus_per_run or ablate.gpus_per_run"):
         table = hold_features(_features_of_all(config, rows))
         check_features(config, table)
-        for row in rows.values():
-            check_text_dropout(row.model, table.text_mode(row.features.text_mode))
+        for name, row in rows.items():
+            check_head(row.model, table.text_mode(row.features.text_mode), widths[name])
         rows = {name: _with_text_mode(row, table) for name, row in rows.items()}
         plan = _Plan(rows, _same_as(rows), config.ablate.seeds, storage.absolute(config.ablate.output))
         with begun(ABLATE, config, tags=features_tags(config, table)) as stage:

@@ -17,10 +17,11 @@ from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import section_dicts, settings_of
 from rdd.config.stages import ADDED, TRAIN, require
-from rdd.engine import check_text_dropout, fit
+from rdd.engine import fit
 from rdd.features import FeatureTable
 from rdd.features.feature_set import FeatureSet, check_inputs, identity_if_there
 from rdd.finite import NotFiniteError
+from rdd.heads import check_head
 from rdd.on_ray.background import Background
 from rdd.on_ray.feature_placement import hold_features, place_of
 from rdd.on_ray.node_wait import NodeWait
@@ -127,9 +128,10 @@ def check_features(config: Config, table: FeatureTable) -> None:
     """Refuse features that a run can not be trained on, before its directory is taken; say which text mode they have.
 
     Raises:
-        ValueError: there is no text where it is asked for, or a part of the split lacks a class.
+        ValueError: there is no text where it is asked for, the head can not take the inputs, or a part
+            of the split lacks a class.
     """
-    check_text_dropout(config.model, table.text_mode(config.features.text_mode))
+    check_head(config.model, table.text_mode(config.features.text_mode), list(table.inputs.values()))
     if config.features.text_mode == "auto":
         held = "prompts" if table.has_text else "no prompts"
         logger.info("features.text_mode auto is %s: the features hold %s", table.text_mode("auto"), held)

@@ -5,8 +5,8 @@ from typing import Any
 
 from rdd import storage
 from rdd.config import Config
-from rdd.config.parse import from_yaml
-from rdd.config.stages import TRAINING_SECTIONS
+from rdd.config.parse import from_dict
+from rdd.config.stages import ADDED, TRAINING_SECTIONS
 from rdd.config.yaml_text import load_yaml
 from rdd.run_context import TrainState
 from rdd.runs.checkpoint import load_state, save_state
@@ -25,6 +25,16 @@ _NOTES: dict[str, Shape] = {
     "notice": {"epoch": int, "step": int},
 }
 """What the processes of a run leave for each other, in ``checkpoints/<name>.json``."""
+
+
+def _with_added(tree: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The config of a run that an earlier version wrote, with the settings that it did not know as they were then."""
+    whole = {section: dict(leaves) for section, leaves in tree.items()}
+    for path, value in ADDED.items():
+        section, leaf = path.split(".")
+        if section in whole:
+            whole[section].setdefault(leaf, value)
+    return whole
 
 
 @dataclass(frozen=True)
@@ -64,9 +74,10 @@ class RunDirectory:
         if not storage.exists(place):
             raise ValueError(f"{self.path} holds no config.yaml, so no run of jobs/train.py or jobs/ablate.py")
         try:
-            text = storage.read_bytes(place).decode()
-            config = from_yaml(text)
-            tree = load_yaml(text)
+            tree = load_yaml(storage.read_bytes(place).decode())
+            if not isinstance(tree, dict) or not all(isinstance(leaves, dict) for leaves in tree.values()):
+                raise ValueError("it must be a mapping of sections")
+            config = from_dict(_with_added(tree))
             missing = set(TRAINING_SECTIONS) - set(tree) or _SPLIT - set(tree["features"])
         except ValueError as error:  # no UTF-8, no YAML, no such setting
             raise RuntimeError(f"{place} is not the config of a run: {error}; delete {self.path} to train it again") from error

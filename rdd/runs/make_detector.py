@@ -7,11 +7,11 @@ from rdd import storage
 from rdd.calibration import calibrate
 from rdd.config import Config
 from rdd.detector import Detector
-from rdd.engine import build_head
 from rdd.evaluation.figures import histogram_figure, history_figure, roc_figure, save_figure
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored, score_part, write_logits
 from rdd.features import FeatureTable
+from rdd.heads import build_head
 from rdd.provenance import provenance
 from rdd.run_context import TrainState
 from rdd.runs.directory import RunDirectory
@@ -62,7 +62,7 @@ def write_figures(folder: str, scored: Scored, threshold: float, what: str) -> N
 
 def _detector(config: Config, table: FeatureTable, best: TrainState) -> Detector:
     text_mode = table.text_mode(config.features.text_mode)
-    head = build_head(config, table.width(text_mode), table.text_width)
+    head = build_head(config, table.width(text_mode), table.text_width, list(table.inputs.values()))
     head.load_state_dict(best.model)  # float64 weights are rounded here
     calibration = calibrate(
         head,

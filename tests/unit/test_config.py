@@ -83,7 +83,8 @@ BOUNDS = [  # leaf, values inside, values outside
     ("features.num_folds", [2], [1]),
     ("features.fold", [0, 4], [-1, 5]),
     ("model.hidden", [1, 65_536], [0, 65_537]),
-    ("model.layers", [1, 64], [0, 65]),
+    ("model.layers", [0, 64], [-1, 65]),
+    ("model.projection", [1, 65_536], [0, 65_537]),
     ("model.dropout", [0.0, 0.99], [-0.1, 1.0, NAN]),
     ("loss.alpha", [1e-3, 1.0], [0.0, 1.1, NAN]),
     ("loss.gamma", [0.0, 1.0], [-0.1, 1.1, NAN]),
@@ -159,8 +160,12 @@ def test_every_row_of_the_papers_tables_has_its_overrides_written_out() -> None:
         )
         written = yaml.safe_load(Path(f"jobs/configs/{name}.yaml").read_text())
         paths = {f"{section}.{leaf}" for section, leaves in written.items() for leaf in leaves}
-        assert paths - {"features.text_mode"} == {"loss.alpha", "loss.gamma", "sam.enabled"}
-    assert parse("--config", "jobs/configs/ours.yaml") == Config()
+        assert paths - {"features.text_mode"} == {"model.standardize", "loss.alpha", "loss.gamma", "sam.enabled"}
+        assert not config.model.standardize
+    assert parse("--config", "jobs/configs/ours.yaml") == override(Config(), {"model.standardize": False})
+    assert not parse("--config", "jobs/configs/official.yaml").model.standardize
+    table = yaml.safe_load(Path("jobs/configs/ablation.yaml").read_text())["ablate"]["rows"]
+    assert all(row["model.standardize"] is False for row in table.values())
 
 
 @pytest.mark.parametrize(
@@ -188,9 +193,9 @@ def test_features_that_are_kept_are_named_from_the_first_block_to_the_last() -> 
     assert from_yaml(to_yaml(kept)) == kept
 
 
-def test_settings_that_came_later_are_known_with_their_default() -> None:
-    for path, value in rdd.config.stages.ADDED.items():
-        assert rdd.config.parse.leaf_of(Config(), path) == value
+def test_settings_that_came_later_are_known_with_what_they_were() -> None:
+    changed = {path for path, value in rdd.config.stages.ADDED.items() if rdd.config.parse.leaf_of(Config(), path) != value}
+    assert changed == {"model.standardize"}
 
 
 def test_a_run_on_workers_may_be_given_none() -> None:
