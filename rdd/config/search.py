@@ -62,8 +62,17 @@ class AblateConfig:
     """GPUs that Ray reserves for a run, at least 0."""
     resamples: int = 1000
     """Bootstrap resamples of (seed, record), in [100, 1000000]."""
+    probe_c: float = 0.01
+    """C, above 0, of the logistic regression that stands beside the rows, on the inputs of `ours`."""
+    probe_neighbours: int = 10
+    """Neighbours of each class, at least 1, of the nearest-neighbour baseline that stands beside the rows."""
+    probe_images: int = 20_000
+    """Training images, at least 100, that the two baselines are fitted on at most, drawn at random."""
 
     def __post_init__(self) -> None:
+        check(0 < self.probe_c < float("inf"), "ablate.probe_c", "be above 0 and finite", self.probe_c)
+        check(self.probe_neighbours >= 1, "ablate.probe_neighbours", "be at least 1", self.probe_neighbours)
+        check(self.probe_images >= 100, "ablate.probe_images", "be at least 100", self.probe_images)
         check(self.seeds >= 1, "ablate.seeds", "be at least 1", self.seeds)
         check(self.cpus_per_run > 0, "ablate.cpus_per_run", "be above 0", self.cpus_per_run)
         check(self.gpus_per_run >= 0, "ablate.gpus_per_run", "be at least 0", self.gpus_per_run)

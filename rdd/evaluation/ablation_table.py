@@ -10,6 +10,7 @@ import numpy as np
 
 from rdd.evaluation.bootstrap import bound_without_errors
 from rdd.evaluation.paired import Difference, difference, holm, joint_bootstrap, spread_of
+from rdd.evaluation.probes import PROBES
 from rdd.evaluation.scores import Scored
 from rdd.metrics import auroc, average_precision, misranked_pairs, true_positive_rate
 
@@ -246,10 +247,12 @@ def short_texts(row: Row) -> tuple[str, str, str]:
 
 def note(rows: Sequence[Row], baseline: str) -> str:
     """What a reader has to know of the table."""
+    probes = [f"`{row.name}`" for row in rows if row.name in PROBES]
+    of_probes = f"{' and '.join(probes)}: fitted once, on the features and the split of `{baseline}`. " if probes else ""
     return (
         f"Means over {rows[0].seeds} seeds. Intervals by a joint bootstrap over seeds and records; where none is mis-ranked, "
         f"a one-sided 95 % bound. p: two-sided, of no difference to `{baseline}`, from components summed over records "
-        "(Obuchowski) and the variance over seeds, adjusted by Holm. "
+        f"(Obuchowski) and the variance over seeds, adjusted by Holm. {of_probes}"
         f"`=`: not distinguishable from zero at {SIGNIFICANCE:g}. The paper's value is for D3, whatever these features are."
     )
 

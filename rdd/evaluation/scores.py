@@ -54,10 +54,16 @@ def score_part(detector: Detector, table: FeatureTable, images: torch.Tensor, te
     Returns:
         Them and their records, numbered by their ids in ascending order, whatever the order of the files.
     """
+    logits = predict(detector.head, table, images, text_mode or detector.text_mode_for(table)).numpy()
+    return scored_images(logits, table, images)
+
+
+def scored_images(logits: np.ndarray, table: FeatureTable, images: torch.Tensor) -> Scored:
+    """Logits with what a feature set knows of their images; arguments and result as for :func:`score_part`."""
     record_of = table.record_of[images].numpy()
     begins = np.concatenate([[False], record_of[1:] != record_of[:-1]])
     return Scored(
-        logits=predict(detector.head, table, images, text_mode or detector.text_mode_for(table)).numpy(),
+        logits=logits,
         labels=table.labels[images].numpy(),
         generator_of=table.generator_of[images].numpy(),
         generators=table.generators,

@@ -17,6 +17,7 @@ from rdd.config.stages import ABLATE, TRAIN, TRAINING_SECTIONS, require
 from rdd.evaluation.ablation_figures import as_png, auc_bars
 from rdd.evaluation.ablation_table import Row, ablation_rows, as_csv, as_markdown, row_values, short_texts
 from rdd.evaluation.figures import save_figure
+from rdd.evaluation.probes import PROBES
 from rdd.evaluation.scores import Scored, read_logits
 from rdd.features import FeatureTable
 from rdd.features.feature_set import check_inputs
@@ -25,6 +26,7 @@ from rdd.metrics import auroc
 from rdd.on_ray.background import POLL_S, root_cause
 from rdd.on_ray.feature_placement import hold_features
 from rdd.on_ray.node_wait import NodeWait
+from rdd.on_ray.probes import scored_probes
 from rdd.on_ray.run_monitor import RunMonitor
 from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
@@ -134,6 +136,8 @@ def rows_of(config: Config) -> dict[str, Config]:
             raise ValueError(f"ablate.rows of {name} must be overrides by dotted path, got {values!r}")
         if not name.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"ablate.rows must be named by letters, digits, - and _, got {name!r}")
+        if name in PROBES:
+            raise ValueError(f"ablate.rows must have other names than the baselines of every table, got {name}")
         foreign = [path for path in values if path.split(".")[0] not in _OVERRIDES]
         if foreign:
             raise ValueError(f"ablate.rows of {name} may override what a training run depends on, got {', '.join(foreign)}")
@@ -249,8 +253,10 @@ def _compare(config: Config, plan: _Plan) -> list[Row]:
         name: [read_logits(RunDirectory(plan.run(name, seed).train.output).test_logits) for seed in range(plan.seeds)]
         for name in plan.rows
     }
-    _check_paired(scored)
     _check_logits(plan, scored)
+    probes = scored_probes(config, plan.run(BASELINE, 0), storage.join(plan.output, "runs"))
+    scored |= {name: [one] * plan.seeds for name, one in probes.items()}  # fitted with any seed they are the same
+    _check_paired(scored)
     rows = ablation_rows(
         scored, baseline=BASELINE, resamples=config.ablate.resamples, seed=config.evaluate.seed, same_as=plan.same_as
     )
@@ -268,8 +274,9 @@ def _log_rows(plan: _Plan, rows: Sequence[Row], tracker: Tracker) -> None:
         run = tracker.child(row.name, storage.join(plan.output, "runs", row.name), "row")
         texts = zip((INTERVAL_TAG, DIFFERENCE_TAG, P_VALUE_TAG), short_texts(row), strict=True)
         numbers = {name: value for name, value in row_values(row).items() if isinstance(value, int | float)}
+        of_probe = {"row": row.name} | settings_of(plan.run(BASELINE, 0), ["features", "ablate"])
         with signals_held():  # what is begun is closed
-            run.params(_params(row.name, plan.run(row.name, 0)))
+            run.params(of_probe if row.name in PROBES else _params(row.name, plan.run(row.name, 0)))
             run.tags({name: text for name, text in texts if text})
             run.metrics({"order": order} | rounded(numbers), step=0)
             run.close("FINISHED")

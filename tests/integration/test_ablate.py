@@ -14,6 +14,7 @@ from synthetic import write_features
 
 from rdd.config import Config
 from rdd.config.parse import from_dict, override
+from rdd.evaluation.probes import PROBES
 from rdd.features import FeatureTable
 from rdd.on_ray.ablate import rows_of, run_ablation
 from rdd.on_ray.figures import _images_of_map, run_figures
@@ -44,7 +45,7 @@ def test_rows_and_seeds_are_compared_and_drawn(ray_session, config: Config, tmp_
     summary = run_ablation(config)
     output = Path(config.ablate.output)
     assert summary["runs"] == 6  # the features hold no text, so traditional2 is traditional1
-    assert (output / "ablation.md").read_text().count("\n| ") == 5
+    assert (output / "ablation.md").read_text().count("\n| ") == 7
     assert {path.name for path in output.glob("[a-z]*.*")} == {
         "ablation.csv",
         "ablation.md",
@@ -74,13 +75,19 @@ def check_in_mlflow(config: Config, output: Path) -> None:
     assert all(run.data.metrics["test/auroc"] > 0.5 for run in seeds)
     table = {line["row"]: line for line in csv.DictReader((output / "ablation.csv").open())}
     rows = {run.info.run_name: run for run in client.search_runs(["1"], f"{below} and tags.`rdd.kind` = 'row'")}
-    assert rows.keys() == ROWS.keys() == table.keys()
+    assert rows.keys() == ROWS.keys() | PROBES.keys() == table.keys()
+    for name in PROBES:
+        assert 0.7 < float(table[name]["auroc"]) < 1
+        assert float(table[name]["auroc_std"]) == 0
+        assert float(table[name]["difference_low"]) <= float(table[name]["difference"]) <= float(table[name]["difference_high"])
+        assert rows[name].data.params["ablate.probe_c"] == "0.01"
     for name, run in rows.items():
         assert run.data.metrics["auroc"] == pytest.approx(float(table[name]["auroc"]), abs=1e-8)
         assert run.data.metrics["auroc_low"] == pytest.approx(float(table[name]["auroc_low"]), abs=1e-8)
         assert run.data.tags["AUC 95 CI"].startswith(f"{float(table[name]['auroc']):.3f} [")
         assert ("vs ours 95 CI" in run.data.tags) == (name != "ours")
-        assert run.data.params["sam.enabled"] == str(ROWS[name].get("sam.enabled", True))
+        if name in ROWS:
+            assert run.data.params["sam.enabled"] == str(ROWS[name].get("sam.enabled", True))
     assert {file.path for file in client.list_artifacts(parent.info.run_id, "ablation")} == {
         "ablation/ablation.csv",
         "ablation/ablation.md",
@@ -163,6 +170,7 @@ def test_finished_runs_are_kept_and_a_failed_one_is_named(ray_session, config: C
         ({"ours": {}, "other": {"features.split_seed": 3}}, "must share the feature set and its split"),
         ({"ours": {}, "a/b": {}}, "named by letters"),
         ({"ours": {}, 2024: {}}, "must be named by text, got 2024; put it in quotes"),
+        ({"ours": {}, "nearest_neighbours": {}}, "must have other names than the baselines of every table"),
         ({"ours": 3}, "must be overrides by dotted path"),
     ],
 )
@@ -176,5 +184,6 @@ def test_the_named_rows_are_the_named_configurations() -> None:
     rows = rows_of(from_dict(tree))
     for name, row in rows.items():
         named = from_dict(yaml.safe_load(Path(f"jobs/configs/{name}.yaml").read_text()))
-        assert (row.loss, row.sam, row.features) == (named.loss, named.sam, named.features), name
+        settings = [(one.model, one.loss, one.sam, one.features) for one in (row, named)]
+        assert settings[0] == settings[1], name
     assert len(rows) == 7

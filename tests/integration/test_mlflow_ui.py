@@ -79,7 +79,7 @@ PARAMETERS = ("loss.alpha", "loss.gamma", "loss.p", "sam.rho")
 def test_the_rows_of_an_ablation_are_read_at_a_glance(ablation: Config, page) -> None:
     address = page_of(ablation.tracking, "row")
     page.goto(address)
-    page.get_by_text("2 matching runs").wait_for(timeout=60_000)
+    page.get_by_text("4 matching runs").wait_for(timeout=60_000)
     client = MlflowClient(ablation.tracking.uri)
     runs = {run.info.run_name: run for run in client.search_runs(["1"], "tags.`rdd.kind` = 'row'")}
     for place, name in enumerate(("without_sam", "ours")):  # in the order of the table

@@ -11,6 +11,7 @@ from _small import base_config
 from rdd.config import Config
 from rdd.config.parse import override
 from rdd.detector import Detector
+from rdd.evaluation.probes import PROBES
 from rdd.on_ray.ablate import run_ablation
 from rdd.on_ray.figures import run_figures
 from rdd.on_ray.train import run_training
@@ -59,7 +60,7 @@ def test_every_stage_runs_on_a_block(ray_session, config: Config, tmp_path: Path
     swept = run_sweep(override(config, {"scaling.num_workers": 1}))
     assert yaml.safe_load(Path(swept["best_config"]).read_text())["features"]["inputs"] == ["block_2"]
     ablation = run_ablation(config)
-    assert set(ablation["auroc"]) == {"ours", "without_sam", "both"}
+    assert set(ablation["auroc"]) == {"ours", "without_sam", "both", *PROBES}
     runs = Path(config.ablate.output) / "runs"
     assert inputs_of(runs / "both" / "seed-0") == {"block_2": 4, "projected": 8}
     figures = {
