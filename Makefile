@@ -39,7 +39,7 @@ test-gpu: $(READY) ## what only a GPU shows; without one each test is skipped an
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs
 
 demo: $(READY) ## sample -> weights -> embed -> train -> evaluate on this machine
-	$(BIN)/python jobs/demo.py --config jobs/configs/sample.yaml
+	$(BIN)/python jobs/demo.py --config jobs/configs/sample.yaml --config jobs/configs/general.yaml
 
 bench: $(READY) ## speed and memory as ratios, to a table and runs/bench.json
 	$(BIN)/python tests/benchmarks/run.py

@@ -1,7 +1,7 @@
 """The whole way through on the embedded default, in one Ray session: sample, weights, embed, train, evaluate.
 
 Examples:
-    python jobs/demo.py --config jobs/configs/sample.yaml
+    python jobs/demo.py --config jobs/configs/sample.yaml --config jobs/configs/general.yaml
 """
 
 import logging

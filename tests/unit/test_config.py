@@ -7,7 +7,7 @@ import yaml
 import rdd.config.stages
 from rdd.config import Config
 from rdd.config.help import help_text
-from rdd.config.parse import from_dict, from_yaml, leaves, override, parse_config, to_yaml
+from rdd.config.parse import from_dict, from_yaml, leaf_of, leaves, override, parse_config, to_yaml
 from rdd.config.secrets import without_password
 from rdd.config.stages import TRAIN, Stage
 
@@ -370,6 +370,16 @@ def test_yaml_that_would_lose_or_grow_is_refused(tmp_path) -> None:
 def test_named_runs_are_valid() -> None:
     for name in ("sample", "d3"):
         parse("--config", f"jobs/configs/{name}.yaml")
+
+
+@pytest.mark.parametrize(("base", "general"), [("sample", "general"), ("d3", "general_d3")])
+def test_the_run_for_unseen_generators_needs_only_what_its_base_stores(base: str, general: str) -> None:
+    files = ["--config", f"jobs/configs/{base}.yaml", "--config", f"jobs/configs/{general}.yaml"]
+    config = parse(*files)
+    assert set(config.features.inputs) <= set(config.clip.features)
+    assert config.model.standardize
+    changed = {path for path in leaves() if leaf_of(config, path) != leaf_of(parse(*files[:2]), path)}
+    assert changed == {"features.inputs"}  # all else, its output among it, is that of the base
 
 
 def test_leaves_are_the_dotted_paths() -> None:
