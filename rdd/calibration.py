@@ -36,6 +36,10 @@ class Calibration:
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in (0, 1), got {getattr(self, name)}")
 
+    def log_odds(self, logits: np.ndarray) -> np.ndarray:
+        """Log-odds of being generated, ``(N,)``, where both classes are equally frequent."""
+        return self.slope * logits + self.offset - math.log(self.prior / (1 - self.prior))
+
     def probability(self, logits: np.ndarray) -> np.ndarray:
         """Probability of being generated, ``(N,)`` in [0, 1], under ``prior``."""
         return 1 / (1 + np.exp(-(self.slope * logits + self.offset)))

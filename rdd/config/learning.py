@@ -1,7 +1,7 @@
 """Settings that the result of a training run depends on."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rdd.config.checks import DAY_S, MAX_RESAMPLES, MAX_THREADS, SEEDS, check
 from rdd.feature_names import IMAGE_NAMES, PROJECTED, is_image_feature
@@ -212,7 +212,7 @@ class EvaluateConfig:
     run: str = ""
     """Run directory whose detector is evaluated."""
     output: str = ""
-    """Directory to write: metrics.json, figures/."""
+    """Directory to write: metrics.json, logits.parquet, figures/."""
     part: Literal["test", "validation", "train", "all"] = "test"
     """Which part of features.path; all for a set that the detector has never seen."""
     false_positive_rate: float = 0.05
@@ -221,8 +221,14 @@ class EvaluateConfig:
     """Bootstrap resamples of records for the intervals, in [100, 1000000]."""
     seed: int = 0
     """Seed of the resamples, in [0, 2^63)."""
+    families: dict[str, Any] = field(default_factory=dict)
+    """By name of a family, wildcards of its generators, such as {latent_diffusion: ['*stable-diffusion*']}; a generator that
+    none matches is a family of its own."""
 
     def __post_init__(self) -> None:
+        for name, wildcards in self.families.items():
+            listed = isinstance(wildcards, list) and all(isinstance(one, str) and one for one in wildcards) and bool(wildcards)
+            check(isinstance(name, str) and listed, f"evaluate.families.{name}", "be a list of wildcards", wildcards)
         rate = self.false_positive_rate
         check(0 < rate < 1, "evaluate.false_positive_rate", "lie in (0, 1)", rate)
         check(100 <= self.resamples <= MAX_RESAMPLES, "evaluate.resamples", f"lie in [100, {MAX_RESAMPLES}]", self.resamples)

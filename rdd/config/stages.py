@@ -60,6 +60,7 @@ ADDED: Mapping[str, Any] = {
     "embed.require_all_generated": False,
     "embed.beside": [],
     "embed.limit": 0,
+    "evaluate.families": {},
 }
 """Settings that came later, with what they were in a directory whose ``config.yaml`` lacks them, so that it is gone on with."""
 

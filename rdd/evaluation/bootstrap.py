@@ -1,9 +1,12 @@
 """Intervals by resampling records: images of one record are not independent."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
+from scipy import stats
 
+_WEIGHTS_AT_A_TIME = 2**18  # of images times draws: what a block needs stays small, and few images take few steps
 _IMAGES_AT_A_TIME = 2**16  # what a piece of the sum needs stays in the cache
 
 
@@ -81,6 +84,24 @@ def resampled_counts(records: int, *, resamples: int, seed: int) -> Iterator[np.
         yield drawn_counts(records, rng)
 
 
+def blocks_of_counts(records: int, images: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """The draws of :func:`resampled_counts`, several at a time where there are few images.
+
+    Args:
+        records: R, at least 1.
+        images: N, at least 1; decides how many draws a block holds.
+        resamples: how many draws.
+        seed: of the draws.
+
+    Yields:
+        ``(B, R)`` int32 counts.
+    """
+    at_a_time = max(1, _WEIGHTS_AT_A_TIME // max(images, records))
+    draws = resampled_counts(records, resamples=resamples, seed=seed)
+    while block := list(itertools.islice(draws, at_a_time)):
+        yield np.stack(block)
+
+
 def drawn_counts(records: int, rng: np.random.Generator) -> np.ndarray:
     """One of :func:`resampled_counts`."""
     return np.bincount(rng.integers(records, size=records), minlength=records).astype(np.int32)
@@ -92,6 +113,41 @@ def interval(values: np.ndarray, *, level: float = 0.95) -> list[float] | None:
     if len(known) < len(values) / 2:
         return None
     return [float(bound) for bound in np.quantile(known, [(1 - level) / 2, (1 + level) / 2])]
+
+
+def share_interval(value: float, values: np.ndarray, records: int, *, level: float = 0.95) -> list[float] | None:
+    """Interval of a share in [0, 1] whose bootstrap leans to one side, such as average precision: symmetric in log-odds.
+
+    Args:
+        value: found.
+        values: ``(draws,)`` of the bootstrap, NaN left out.
+        records: that were drawn from, at least 2.
+        level: of confidence.
+
+    Returns:
+        Its ends, by Student's t and the deviation of the draws' log-odds; the percentiles where the share is 0 or 1.
+    """
+    inner = values[(values > 0) & (values < 1)]
+    if not 0 < value < 1 or len(inner) < len(values) / 2 or records < 2:
+        return interval(values, level=level)
+    reach = stats.t.ppf((1 + level) / 2, records - 1) * np.std(np.log(inner / (1 - inner)), ddof=1)
+    centre = np.log(value / (1 - value))
+    return [float(1 / (1 + np.exp(-(centre + side * reach)))) for side in (-1, 1)]
+
+
+def rate_interval(value: float, values: np.ndarray, records: int, *, level: float = 0.95) -> list[float] | None:
+    """Percentile interval of a rate; where no record has the event, or all have, the one-sided bound that this allows.
+
+    Args:
+        value: found.
+        values: ``(draws,)`` of the bootstrap, NaN left out.
+        records: with an image that counts, at least 1; their images are taken for one, since they may depend on each other.
+        level: of confidence.
+    """
+    if value in (0, 1):
+        reach = 1 - (1 - level) ** (1 / max(records, 1))  # Clopper and Pearson
+        return [0.0, float(reach)] if value == 0 else [float(1 - reach), 1.0]
+    return interval(values, level=level)
 
 
 def bound_without_errors(records: np.ndarray, labels: np.ndarray, *, level: float = 0.95) -> float:

@@ -10,8 +10,9 @@ from rdd import storage
 from rdd.config import Config
 from rdd.config.stages import EVALUATE
 from rdd.detector import Detector
+from rdd.evaluation.groups import Known
 from rdd.evaluation.report import evaluate
-from rdd.evaluation.scores import score_part
+from rdd.evaluation.scores import score_part, write_logits
 from rdd.features import FeatureTable
 from rdd.features.feature_set import identity_if_there
 from rdd.features.node_map import map_folder
@@ -19,9 +20,9 @@ from rdd.hashing import sha256_bytes
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import write_figures
 from rdd.runs.stage import begun, finished
-from rdd.runs.trained_on import refuse_trained_on
+from rdd.runs.trained_on import refuse_trained_on, seen_generators
 from rdd.tracking.course import Course
-from rdd.tracking.run_metrics import rounded
+from rdd.tracking.run_metrics import report_metrics, rounded
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +57,15 @@ def run_evaluation(config: Config) -> dict[str, Any]:
     tags = {"rdd.features_manifest_sha256": table.manifest_sha256, "rdd.run": options.run}
     with begun(EVALUATE, config, tags=tags) as stage:
         course = Course(stage.tracker, "images")
-        scored, threshold = score_part(detector, table, images), detector.calibration.threshold
+        scored, calibration = score_part(detector, table, images), detector.calibration
         course.end(len(images))
-        report = evaluate(scored, threshold=threshold, resamples=options.resamples, seed=options.seed)
+        write_logits(storage.join(output, "logits.parquet"), scored, table, images)
+        known = Known(options.families, seen_generators(detector.provenance))
+        drawing: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed, "known": known}
+        report = evaluate(scored, calibration=calibration, **drawing)
         figures = storage.join(output, "figures")
-        write_figures(figures, scored, threshold, f"{options.part} of {options.run}")
-        worst = report["worst_generator"]
-        numbers = {f"{options.part}/auroc": report["auroc"], f"{options.part}/worst_generator_auroc": worst["auroc"]}
-        stage.tracker.metrics(rounded(numbers), step=0)
+        write_figures(figures, scored, calibration.threshold, f"{options.part} of {options.run}")
+        stage.tracker.metrics(rounded(report_metrics(report, options.part)), step=0)
         stage.tracker.artefacts(figures, "figures")
         stage.finish(report | {"evaluated": evaluated})
     return _summary(output, options.part, report)
@@ -88,10 +90,14 @@ def _identity(config: Config) -> dict[str, str]:
 
 
 def _summary(output: str, part: str, report: dict[str, Any]) -> dict[str, Any]:
+    """The headline; of a set with seen and unseen generators the AUC of each kind, never of both together."""
+    novelty = report.get("novelty", {})
+    apart = {f"{part}_{kind}": values for kind, values in novelty.items()}
+    headline = apart if len(apart) > 1 else {part: report}
+    numbers = {f"{name}_{what}": values[what] for name, values in headline.items() for what in ("auroc", "auroc_interval")}
     return {
         "output": output,
-        f"{part}_auroc": report["auroc"],
-        f"{part}_auroc_interval": report["auroc_interval"],
+        **numbers,
         "worst_generator": report["worst_generator"]["name"],
         "worst_generator_auroc": report["worst_generator"]["auroc"],
         "balanced_accuracy": report["balanced_accuracy"],

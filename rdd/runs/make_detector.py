@@ -8,6 +8,7 @@ from rdd.calibration import calibrate
 from rdd.config import Config
 from rdd.detector import Detector
 from rdd.evaluation.figures import histogram_figure, history_figure, roc_figure, save_figure
+from rdd.evaluation.groups import Known
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored, score_part, write_logits
 from rdd.features import FeatureTable
@@ -15,7 +16,7 @@ from rdd.heads import build_head
 from rdd.provenance import provenance
 from rdd.run_context import TrainState
 from rdd.runs.directory import RunDirectory
-from rdd.runs.trained_on import write_trained_on
+from rdd.runs.trained_on import noted_generators, seen_generators, write_trained_on
 
 
 def make_detector(config: Config, table: FeatureTable, run: RunDirectory) -> dict[str, Any]:
@@ -39,17 +40,19 @@ def make_detector(config: Config, table: FeatureTable, run: RunDirectory) -> dic
     detector = _detector(config, table, best)
     images = table.split(config.features, "test")
     scored = score_part(detector, table, images)
-    threshold, options = detector.calibration.threshold, config.evaluate
-    test = evaluate(scored, threshold=threshold, resamples=options.resamples, seed=options.seed)
+    calibration, options = detector.calibration, config.evaluate
+    known = Known(options.families, seen_generators(detector.provenance))
+    drawing: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed, "known": known}
+    test = evaluate(scored, calibration=calibration, **drawing)
     without_text = None
     if not detector.needs_text and detector.text_mode != "none":
         without_captions = score_part(detector, table, images, "none")
-        without_text = evaluate(without_captions, threshold=threshold, resamples=options.resamples, seed=options.seed)
+        without_text = evaluate(without_captions, calibration=calibration, **drawing)
     detector.metrics = {"test": test, "validation_auroc": best.best_auroc, "best_epoch": best.best_epoch}
     detector.save(run.detector)
     write_logits(run.test_logits, scored, table, images)
     write_trained_on(run.trained_on, table, config.features)
-    write_figures(run.figures, scored, threshold, "test set")
+    write_figures(run.figures, scored, calibration.threshold, "test set")
     save_figure(storage.join(run.figures, "history.png"), lambda: history_figure(last.history, "training"))
     return {**detector.metrics, "test_without_text": without_text, "history": last.history}
 
@@ -78,5 +81,7 @@ def _detector(config: Config, table: FeatureTable, best: TrainState) -> Detector
         encoder_identity=table.manifest["encoder"],
         text_mode=text_mode,
         calibration=calibration,
-        provenance=provenance() | {"features_manifest_sha256": table.manifest_sha256},
+        provenance=provenance()
+        | {"features_manifest_sha256": table.manifest_sha256}
+        | noted_generators(table, config.features),
     )

@@ -1,4 +1,7 @@
-"""Which records a detector was trained or selected on, so that no evaluation counts them as new."""
+"""Which records and generators a detector was trained or selected on, so that no evaluation counts them as new."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +12,25 @@ from rdd.config import FeaturesConfig
 from rdd.features import FeatureTable
 from rdd.features.index import python_strings
 from rdd.hashing import hash_strings
+from rdd.schema import REAL
 
 
 def write_trained_on(path: str, table: FeatureTable, config: FeaturesConfig) -> None:
     """Keep the hashed ids of the records of the training and the validation part."""
     parts = [_hashed_records(table, table.split(config, part)) for part in ("train", "validation")]
     storage.write_table(path, pa.table({"record_id_hash": np.concatenate(parts)}))
+
+
+def noted_generators(table: FeatureTable, config: FeaturesConfig) -> dict[str, list[str]]:
+    """Names of the generators in the training and the validation part, as the provenance of a detector holds them."""
+    codes = [table.generator_of[table.split(config, part)].unique().tolist() for part in ("train", "validation")]
+    names = {table.generators[code] for part in codes for code in part}
+    return {"generators": sorted(names - {REAL})}
+
+
+def seen_generators(provenance: Mapping[str, Any]) -> frozenset[str] | None:
+    """What :func:`noted_generators` noted; None for a detector from before it did."""
+    return frozenset(provenance["generators"]) if "generators" in provenance else None
 
 
 def refuse_trained_on(path: str, table: FeatureTable, images: Tensor) -> None:

@@ -13,6 +13,24 @@ _DECIMALS = 8
 """Of an AUC, whose differences lie there."""
 _DIGITS = 6
 """Significant digits of any other number."""
+_REPORTED = (
+    "auroc",
+    "misranked_pairs",
+    "average_precision",
+    "real_accuracy",
+    "generated_accuracy",
+    "balanced_accuracy",
+    "true_positive_rate",
+    "false_positive_rate",
+    "precision_at_1_percent_generated",
+    "tpr_at_1_percent_fpr",
+    "fpr_at_95_percent_tpr",
+    "equal_error_rate",
+    "calibration_error",
+    "nll",
+    "brier",
+)
+"""Numbers of a report that are compared."""
 
 
 def log_epoch(tracker: Tracker, metrics: Mapping[str, float]) -> None:
@@ -32,16 +50,44 @@ def result_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     Args:
         metrics: what ``metrics.json`` of a training run holds.
     """
-    test = metrics["test"]
-    names = ("auroc", "misranked_pairs", "average_precision", "balanced_accuracy", "equal_error_rate", "tpr_at_1_percent_fpr")
     return rounded(
-        {f"test/{name}": test[name] for name in names if test[name] is not None}
-        | {
-            "test/worst_generator_auroc": test["worst_generator"]["auroc"],
-            "best_epoch": metrics["best_epoch"],
-            "val/best_auroc": metrics["validation_auroc"],
-        }
+        report_metrics(metrics["test"], "test")
+        | {"best_epoch": metrics["best_epoch"], "val/best_auroc": metrics["validation_auroc"]}
     )
+
+
+def report_metrics(report: Mapping[str, Any], part: str) -> dict[str, float]:
+    """The numbers of a report of :func:`rdd.evaluation.report.evaluate`, the ends of an interval beside each.
+
+    Args:
+        report: with whatever numbers it has; a null is left out.
+        part: of the features, the metrics' prefix.
+
+    Returns:
+        By name ``<part>/<metric>``, ``<part>/<metric>_low`` and ``<part>/<metric>_high``; ``<part>/worst_generator_auroc``, and
+        ``<part>/<kind>/...`` of seen and unseen generators where both are there.
+    """
+    numbers = _with_ends({name: report.get(name) for name in _REPORTED}, report)
+    worst = report["worst_generator"]
+    numbers |= _with_ends(
+        {"worst_generator_auroc": worst["auroc"]}, {"worst_generator_auroc_interval": worst["auroc_interval"]}
+    )
+    novelty = report.get("novelty", {})
+    for kind, values in novelty.items() if len(novelty) > 1 else ():
+        apart = _with_ends({name: values[name] for name in ("auroc", "mean_auroc", "worst_auroc")}, values)
+        numbers |= {f"{kind}/{name}": value for name, value in apart.items()}
+    return {f"{part}/{name}": value for name, value in numbers.items()}
+
+
+def _with_ends(values: Mapping[str, float | None], intervals: Mapping[str, Any]) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        numbers[name] = value
+        if (ends := intervals.get(f"{name}_interval")) is not None:
+            numbers |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    return numbers
 
 
 def rounded(numbers: Mapping[str, float]) -> dict[str, float]:

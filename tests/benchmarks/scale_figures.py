@@ -13,6 +13,7 @@ from measure import Figure, seconds, times_as_fast
 from sklearn.metrics import roc_auc_score
 from synthetic import write_features
 
+from rdd.calibration import Calibration
 from rdd.config import FeaturesConfig
 from rdd.evaluation.bootstrap import RecordWeightedAuc
 from rdd.evaluation.report import evaluate
@@ -102,9 +103,10 @@ def _evaluation(table: FeatureTable) -> float:
     """Bytes an image that an evaluation takes at its peak, what it is given aside."""
     logits = np.random.default_rng(0).normal(size=len(table)) + table.labels.numpy()
     known = (table.labels.numpy(), table.generator_of.numpy(), table.generators, table.record_of.numpy())
+    calibration = Calibration(threshold=0.0, false_positive_rate=0.05, slope=1.0, offset=0.0, prior=0.5)
     tracemalloc.start()
     try:
-        evaluate(Scored(logits, *known), threshold=0.0, resamples=5, seed=0)
+        evaluate(Scored(logits, *known), calibration=calibration, resamples=5, seed=0)
         return tracemalloc.get_traced_memory()[1] / len(table)
     finally:
         tracemalloc.stop()

@@ -23,7 +23,9 @@ from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override
 from rdd.detector import Detector
+from rdd.evaluation.scores import read_logits
 from rdd.features import FeatureTable
+from rdd.metrics import auroc
 from rdd.on_ray.train import run_training
 from rdd.runs import make_detector
 from rdd.runs.checkpoint import load_state
@@ -151,7 +153,12 @@ def test_a_run_makes_a_detector_that_evaluates_to_the_same(config: Config, tmp_p
 
     (tracked,) = MlflowClient(config.tracking.uri).search_runs(["1"], "tags.`rdd.job` = 'evaluate'")
     assert tracked.data.params["evaluate.part"] == "test"
-    assert tracked.data.metrics["test/auroc"] == pytest.approx(summary["test_auroc"], abs=1e-8)
+    logged = tracked.data.metrics
+    assert logged["test/auroc"] == pytest.approx(summary["test_auroc"], abs=1e-8)
+    assert [logged[f"test/auroc_{end}"] for end in ("low", "high")] == pytest.approx([low, high], abs=1e-8)
+    written = read_logits(str(tmp_path / "evaluated" / "logits.parquet"))
+    assert auroc(written.logits, written.labels) == summary["test_auroc"]
+    assert list(metrics["test"]["novelty"]) == ["seen"]  # of a split by records every generator has been seen
     report = (tmp_path / "evaluated" / "metrics.json").stat().st_mtime_ns
     assert run_evaluation(evaluated)["test_auroc"] == summary["test_auroc"]  # finished: nothing is done again
     assert (tmp_path / "evaluated" / "metrics.json").stat().st_mtime_ns == report

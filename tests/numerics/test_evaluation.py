@@ -8,6 +8,7 @@ from scipy.optimize import brentq
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
 from rdd import storage
+from rdd.calibration import Calibration
 from rdd.evaluation import bootstrap
 from rdd.evaluation.bootstrap import RecordWeightedAuc, interval, resampled_counts
 from rdd.evaluation.figures import _drawn_roc
@@ -24,6 +25,10 @@ def scored_set(records: int = 200, shift: float = 1.5, seed: int = 0) -> Scored:
     names = np.tile(np.array(["real", "easy", "hard"]), records)
     labels = np.tile([0, 1, 1], records)
     return Scored.named(np.round(logits.ravel(), 1), labels, names, np.repeat(np.arange(records), 3))
+
+
+def called_at(threshold: float) -> Calibration:
+    return Calibration(threshold=threshold, false_positive_rate=0.05, slope=1.0, offset=0.0, prior=0.5)
 
 
 def test_a_weighted_auc_is_that_of_repeated_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,17 +63,17 @@ def test_as_many_records_are_drawn_as_there_are() -> None:
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    truth = evaluate(scored_set(20_000, seed=99), threshold=0, resamples=100, seed=0)["auroc"]
+    truth = evaluate(scored_set(20_000, seed=99), calibration=called_at(0), resamples=100, seed=0)["auroc"]
     covered = 0
     for seed in range(100):
-        low, high = evaluate(scored_set(100, seed=seed), threshold=0, resamples=200, seed=seed)["auroc_interval"]
+        low, high = evaluate(scored_set(100, seed=seed), calibration=called_at(0), resamples=200, seed=seed)["auroc_interval"]
         covered += low <= truth <= high
     assert 88 <= covered <= 100
 
 
 def test_the_report_agrees_with_scikit_learn() -> None:
     scored = scored_set()
-    report = evaluate(scored, threshold=1.0, resamples=100, seed=0)
+    report = evaluate(scored, calibration=called_at(1.0), resamples=100, seed=0)
     assert report["auroc"] == pytest.approx(roc_auc_score(scored.labels, scored.logits))
     assert report["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(scored.labels, scored.logits >= 1.0))
     hard = ~scored.generated_by()["easy"]
@@ -82,11 +87,11 @@ def test_the_report_agrees_with_scikit_learn() -> None:
 
 def test_where_a_class_is_of_one_record_there_is_no_interval() -> None:
     scored = scored_set(1)
-    report = evaluate(replace(scored, logits=np.array([0.5, 1.0, 0.0])), threshold=1.0, resamples=100, seed=0)
+    report = evaluate(replace(scored, logits=np.array([0.5, 1.0, 0.0])), calibration=called_at(1.0), resamples=100, seed=0)
     assert report["auroc"] == 0.5
     assert report["auroc_interval"] is None
     assert report["by_generator"]["hard"]["auroc_interval"] is None
-    assert evaluate(scored_set(2), threshold=1.0, resamples=100, seed=0)["auroc_interval"] is not None
+    assert evaluate(scored_set(2), calibration=called_at(1.0), resamples=100, seed=0)["auroc_interval"] is not None
 
 
 def test_a_long_roc_curve_is_drawn_by_some_of_its_points() -> None:

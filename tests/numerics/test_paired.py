@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from rdd.calibration import Calibration
 from rdd.evaluation.ablation_figures import as_png, auc_bars
 from rdd.evaluation.ablation_table import ablation_rows, as_csv, as_markdown
 from rdd.evaluation.bootstrap import bound_without_errors
@@ -16,6 +17,7 @@ from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored
 
 IMAGES = 5
+CALIBRATION = Calibration(threshold=1.0, false_positive_rate=0.05, slope=1.0, offset=0.0, prior=0.5)
 
 
 def two_rows(
@@ -110,7 +112,7 @@ def test_holm_is_that_of_statsmodels_by_hand() -> None:
 def test_where_nothing_is_misranked_there_is_a_bound_that_holds() -> None:
     labels, records = np.tile([0, 1], 50), np.repeat(np.arange(50), 2)
     scored = Scored.named(labels * 2.0, labels, np.where(labels, "sd", "real"), records)
-    report = evaluate(scored, threshold=1.0, resamples=100, seed=0)
+    report = evaluate(scored, calibration=CALIBRATION, resamples=100, seed=0)
     bound = bound_without_errors(records, labels)
     assert report["auroc_interval"] == [bound, 1.0]
     assert 0.85 < bound < 0.95

@@ -8,10 +8,13 @@ import pytest
 import torch
 from _features import D, feature_rows, write_features
 
+from rdd.calibration import Calibration
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored, read_logits, score_part, write_logits
 from rdd.features import FeatureTable
 from rdd.model import DetectorHead
+
+CALIBRATION = Calibration(threshold=0.0, false_positive_rate=0.05, slope=1.0, offset=0.0, prior=0.5)
 
 
 @dataclass
@@ -41,7 +44,7 @@ def test_records_and_intervals_do_not_depend_on_the_order_of_files(scorer: Score
     other, _ = scored(scorer, FeatureTable.load(write_features(tmp_path / "b", rows[::-1], per_file=11)))
     assert np.array_equal(one.records, other.records)
     assert np.array_equal(one.logits, other.logits)
-    reports = [evaluate(each, threshold=0.0, resamples=100, seed=0) for each in (one, other)]
+    reports = [evaluate(each, calibration=CALIBRATION, resamples=100, seed=0) for each in (one, other)]
     assert reports[0] == reports[1]
     assert reports[0]["auroc_interval"] is not None
 
