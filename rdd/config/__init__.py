@@ -11,7 +11,7 @@ from rdd.config.data import ClipConfig, EmbedConfig, RecordsConfig, SampleConfig
 from rdd.config.fetch import FetchConfig
 from rdd.config.learning import EvaluateConfig, FeaturesConfig, LossConfig, ModelConfig, OptimizerConfig, SamConfig, TrainConfig
 from rdd.config.platform import ClusterConfig, ScalingConfig, TrackingConfig
-from rdd.config.search import AblateConfig, FiguresConfig, TuneConfig
+from rdd.config.search import AblateConfig, FiguresConfig, ProtocolConfig, TuneConfig
 from rdd.config.secrets import without_password
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "ProtocolConfig",
     "RecordsConfig",
     "SamConfig",
     "SampleConfig",
@@ -57,6 +58,7 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     figures: FiguresConfig = field(default_factory=FiguresConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -31,6 +31,8 @@ class FeaturesConfig:
     """Folds of split folds, at least 2."""
     fold: int = 0
     """Fold that is the test set, in [0, num_folds)."""
+    leave_out: list[str] = field(default_factory=list)
+    """Generators, by name, whose images are neither trained nor selected on; they stay in the test part, as unseen ones."""
     held: Literal["auto", "device", "map", "stream"] = "auto"
     """Where training holds them: GPU memory, one memory map a node, or nowhere (Ray Data, in another order);
     auto: GPU memory where they fit, else the map, and never streamed."""
@@ -50,6 +52,7 @@ class FeaturesConfig:
         check(total < 1, "features.validation_share + features.test_share", "be below 1", total)
         check(self.num_folds >= 2, "features.num_folds", "be at least 2", self.num_folds)
         check(0 <= self.fold < self.num_folds, "features.fold", f"lie in [0, {self.num_folds})", self.fold)
+        check("real" not in self.leave_out, "features.leave_out", "name generators, not real", self.leave_out)
         check(self.shuffle_mib >= 1, "features.shuffle_mib", "be at least 1", self.shuffle_mib)
 
 

@@ -1,9 +1,12 @@
 """Settings of sweeps, ablations and the paper's figures."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rdd.config.checks import MAX_RESAMPLES, SEEDS, check
+
+_DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,33 @@ class AblateConfig:
         check(self.cpus_per_run > 0, "ablate.cpus_per_run", "be above 0", self.cpus_per_run)
         check(self.gpus_per_run >= 0, "ablate.gpus_per_run", "be at least 0", self.gpus_per_run)
         check(100 <= self.resamples <= MAX_RESAMPLES, "ablate.resamples", f"lie in [100, {MAX_RESAMPLES}]", self.resamples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolConfig:
+    """Rounds of training and testing that ask what a detector is worth on generators that it has not seen."""
+
+    output: str = ""
+    """Directory to write: metrics.json, protocol.md, rounds/<round>/, a training run each, and tests/<set>/."""
+    kind: Literal["generators", "families", "dates", "sets"] = "generators"
+    """generators: leave one out; families: leave one of evaluate.families out; dates: train on what was released before a date
+    and test on what came then; sets: train on features.path and test on protocol.tests."""
+    released: dict[str, str] = field(default_factory=dict)
+    """For dates: by wildcard of generators, when they were released, as 2022-08 or 2022-08-22; the first that matches holds."""
+    tests: list[str] = field(default_factory=list)
+    """For sets: feature sets of the same encoder, each of them tested on as a whole."""
+
+    def __post_init__(self) -> None:
+        for name, date in self.released.items():
+            check(
+                bool(_DATE.fullmatch(str(date))), f"protocol.released.{name}", "be a date such as 2022-08 or 2022-08-22", date
+            )
+        check(
+            (self.kind == "dates") == bool(self.released), "protocol.released", "be given for kind dates alone", self.released
+        )
+        once = len(set(self.tests)) == len(self.tests) and "" not in self.tests
+        check(once, "protocol.tests", "name feature sets, each once", self.tests)
+        check((self.kind == "sets") == bool(self.tests), "protocol.tests", "be given for kind sets alone", self.tests)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,7 @@ ADDED: Mapping[str, Any] = {
     "ablate.probe_c": 0.01,
     "ablate.probe_neighbours": 10,
     "ablate.probe_images": 20_000,
+    "features.leave_out": [],
     "embed.require_all_generated": False,
     "embed.beside": [],
     "embed.limit": 0,
@@ -246,6 +247,17 @@ EVALUATE = Stage(
     result_shape=_REPORT
     | {"worst_generator": {"name": str, "auroc": NUMBER}, "balanced_accuracy": NUMBER, "real_images": int}
     | {"generated_images": int, "evaluated": dict},
+)
+
+PROTOCOL = Stage(
+    name="protocol",
+    sections=("protocol", *TRAINING_SECTIONS),
+    also_reads=("scaling", "tracking", "cluster"),
+    in_help=("protocol",),
+    required={"protocol.output": "the directory to write", "features.path": "the features to train on"},
+    may_change=_OF_A_RUN | {"protocol.output"},
+    result_shape={"rounds": dict, "mean_auroc": NUMBER, "worst": str, "worst_auroc": NUMBER},
+    compared_as=("training",),
 )
 
 DEMO = Stage(

@@ -26,6 +26,7 @@ from rdd.features.index import ImageIndex, labels_of
 from rdd.features.node_map import read_shared
 from rdd.features.splits import PARTS, Part, split_with_both_classes
 from rdd.features.text_modes import TextMode, prompt_rows, text_mode_for
+from rdd.schema import REAL
 
 
 @dataclass(frozen=True)
@@ -145,24 +146,42 @@ class FeatureTable:
         """Images of a part, all images of a record in one part.
 
         Args:
-            config: split, shares or folds, seed.
+            config: split, shares or folds, seed; generators that only the test part may hold.
             part: which.
 
         Returns:
             ``(n,)`` int64, ascending.
 
         Raises:
-            ValueError: there are too few records for both classes in every part.
+            ValueError: there are too few records for both classes in every part, or none is of a generator to leave out.
         """
-        key = (config.split, config.split_seed, config.validation_share, config.test_share, config.num_folds, config.fold)
+        kept = ~self._left_out(config)
+        key = (
+            *config.leave_out,
+            config.split,
+            config.split_seed,
+            config.validation_share,
+            config.test_share,
+            config.num_folds,
+            config.fold,
+        )
         if key not in self._parts:
             has_class = np.zeros((len(self.record_ids), 2), dtype=bool)
             for label in (0, 1):
-                has_class[self.record_of.numpy()[self.labels.numpy() == label], label] = True
+                has_class[self.record_of.numpy()[(self.labels.numpy() == label) & kept], label] = True
             parts = split_with_both_classes(self.record_ids, has_class, config)
             self._parts[key] = np.select([parts == name for name in PARTS], range(len(PARTS))).astype(np.uint8)
         in_part = self._parts[key] == PARTS.index(part)
-        return torch.from_numpy(np.flatnonzero(in_part[self.record_of.numpy()]))
+        chosen = in_part[self.record_of.numpy()]
+        return torch.from_numpy(np.flatnonzero(chosen if part == "test" else chosen & kept))
+
+    def _left_out(self, config: FeaturesConfig) -> np.ndarray:
+        """``(M,)`` bool: images of generators that are not to be trained on."""
+        if unknown := set(config.leave_out) - set(self.generators):
+            there = ", ".join(name for name in self.generators if name != REAL)
+            raise ValueError(f"features.leave_out must name generators of these features, {there}, got {', '.join(unknown)}")
+        left_out = np.array([name in config.leave_out for name in self.generators])
+        return left_out[self.generator_of.numpy()]
 
     def gather(self, images: Tensor, text_mode: TextMode) -> Batch:
         """Features and labels of some images, in memory of their own.
