@@ -6,6 +6,7 @@ section, in positive form so that NaN fails it; a rule across sections sits in `
 
 from dataclasses import asdict, dataclass, field
 
+from rdd.config.audit import AuditConfig
 from rdd.config.checks import check
 from rdd.config.data import ClipConfig, EmbedConfig, RecordsConfig, SampleConfig, WeightsConfig
 from rdd.config.fetch import FetchConfig
@@ -16,6 +17,7 @@ from rdd.config.secrets import without_password
 
 __all__ = [
     "AblateConfig",
+    "AuditConfig",
     "ClipConfig",
     "ClusterConfig",
     "Config",
@@ -56,6 +58,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)

@@ -21,7 +21,7 @@ class Stage:
     sections: tuple[str, ...]
     """Sections of the config that the result depends on; they are kept in the output's ``config.yaml``."""
     also_reads: tuple[str, ...] = ("tracking",)
-    """Sections that say where it runs and where it is tracked."""
+    """Sections that say where it runs, where it is tracked, and what is looked at beside its result."""
     in_help: tuple[str, ...]
     """Sections whose settings ``--help`` lists; of the others it says how to see them."""
     required: Mapping[str, str]
@@ -181,7 +181,7 @@ EMBED = Stage(
 TRAIN = Stage(
     name="train",
     sections=TRAINING_SECTIONS,
-    also_reads=("scaling", "tracking", "cluster"),
+    also_reads=("scaling", "tracking", "cluster", "audit"),
     in_help=("train", "scaling"),
     required={"train.output": "the run directory to write", "features.path": "the features to train on"},
     may_change=_OF_A_RUN,
@@ -258,6 +258,17 @@ PROTOCOL = Stage(
     may_change=_OF_A_RUN | {"protocol.output"},
     result_shape={"rounds": dict, "mean_auroc": NUMBER, "worst": str, "worst_auroc": NUMBER},
     compared_as=("training",),
+)
+
+AUDIT = Stage(
+    name="audit",
+    sections=("audit", "features"),
+    in_help=("audit", "features"),
+    required={"audit.output": "the directory to write", "features.path": "the features to audit"},
+    may_change=frozenset({"audit.output", "features.held", "features.shuffle_mib", "features.text_mode"}),
+    result_file="audit.json",
+    result_shape={"red": list, "properties": dict, "duplicates": {"near": dict}, "records": int, "images": int}
+    | {"features": str},
 )
 
 DEMO = Stage(

@@ -30,6 +30,7 @@ from rdd.on_ray.session import ray_session, resources_held
 from rdd.on_ray.single_process import with_absolute_paths
 from rdd.on_ray.worker_context import WorkerContext
 from rdd.progress import StallClock
+from rdd.runs.audit import audit_training
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
 from rdd.runs.make_detector import make_detector
@@ -103,6 +104,7 @@ def _train_run(config: Config, output: str) -> dict[str, Any]:
     check_features(config, table)
     with begun(TRAIN, config, output=output, tags=features_tags(config, table)) as stage:
         stage.tracker.params({"row": "train"} | settings_of(config, ["scaling"]))
+        audit_training(config, output, table.text_mode(config.features.text_mode), stage.tracker)
         _fit(config, table, run, stage.tracker)
         metrics = make_detector(config, table, run)
         stage.tracker.metrics(result_metrics(metrics), step=config.train.epochs)

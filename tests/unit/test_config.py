@@ -31,6 +31,13 @@ BOUNDS = [  # leaf, values inside, values outside
     ("fetch.host_failures", [0], [-1]),
     ("fetch.placeholder_urls", [1], [0]),
     ("fetch.stall_timeout_s", [180.1, 86400.0], [180.0, NAN, 86401.0]),
+    ("audit.max_images", [100], [99]),
+    ("audit.folds", [2, 100], [1, 101]),
+    ("audit.red_above", [0.5, 0.99], [0.49, 1.0, NAN]),
+    ("audit.near", [0.1, 1.0], [0.0, 1.1, NAN]),
+    ("audit.near_images", [1], [0]),
+    ("audit.resamples", [100, 10**6], [99, 10**6 + 1]),
+    ("audit.seed", [0, 2**63 - 1], [-1, 2**63]),
     ("tune.num_trials", [1], [0]),
     ("tune.grace_epochs", [1], [0]),
     ("tune.reduction_factor", [2], [1]),
@@ -341,7 +348,7 @@ def test_help_has_the_sentence_under_each_setting_of_the_jobs_own_sections_and_n
 def test_every_stage_names_settings_and_sections_that_there_are() -> None:
     stages = [value for value in vars(rdd.config.stages).values() if isinstance(value, Stage)]
     sections = {section.name for section in dataclasses.fields(Config)}
-    assert len(stages) == 10
+    assert len(stages) == 11
     for stage in stages:
         assert {*stage.reads, *stage.in_help} <= sections, stage.name
         assert {*stage.required, *stage.may_change} <= set(leaves()), stage.name

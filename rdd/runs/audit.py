@@ -1,0 +1,159 @@
+"""The leak audit as a stage of its own, and what every training says of leaks in its features."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rdd import storage
+from rdd.config import AuditConfig, Config
+from rdd.config.stages import AUDIT
+from rdd.evaluation.audit import Finding, as_markdown, as_numbers, audit, columns_needed, red_leaks
+from rdd.evaluation.duplicates import near_duplicates, same_files
+from rdd.features import FeatureTable
+from rdd.features.feature_set import FeatureSet, identity_if_there
+from rdd.features.image_facts import ImageFacts, read_facts
+from rdd.features.node_map import map_folder
+from rdd.runs.stage import begun, finished
+from rdd.tracking.run_metrics import rounded
+from rdd.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+_OFFICIAL = "text_words_official"
+"""The property that is a leak of the official text mode alone."""
+
+FILES = ("audit.json", "audit.md")
+"""What an audit writes into the output directory of a stage."""
+
+
+def run_audit(config: Config) -> dict[str, Any]:
+    """Audit ``features.path``; finished, say what there is.
+
+    Returns:
+        ``output``, counts, duplicates across splits, ``auroc`` of each property, and ``red``, the names of all red leaks.
+
+    Raises:
+        ValueError: a path is not given, or a part of the split lacks a class.
+        RuntimeError: a file of features is damaged.
+    """
+    result = finished(AUDIT, config)
+    output = storage.absolute(config.audit.output)
+    if result is not None:
+        if identity_if_there(config.features.path) in (None, result["features"]):
+            return _summary(output, result)
+        logger.info("the features have changed since: auditing again")
+    features = FeatureSet.open(config.features.path)
+    table = FeatureTable.load(config.features.path, inputs=config.features.inputs, text=False, shared=map_folder())
+    table.split(config.features, "train")  # refuses before any work if a part lacks a class
+    with begun(AUDIT, config, tags={"rdd.features_manifest_sha256": table.manifest_sha256}) as stage:
+        findings, images = _audited(features, config.audit)
+        result = _result(findings, images) | {
+            "features": features.identity,
+            "duplicates": _duplicates(config, features, table),
+        }
+        _keep(stage.tracker, findings, config.audit, output)
+        stage.tracker.metrics(rounded(_duplicate_metrics(result["duplicates"])), step=0)
+        stage.finish(result)
+        stage.tracker.artefacts(output, "audit", only=FILES)
+    return _summary(output, result)
+
+
+def audit_training(config: Config, output: str, text_mode: str, tracker: Tracker) -> None:
+    """Look for leaks in the features of a training, once; log them, and warn of the red ones.
+
+    Args:
+        config: of the training.
+        output: its run directory; gets ``audit/``.
+        text_mode: of the training; under official the words of the captions are part of what the head sees.
+        tracker: of its MLflow run.
+
+    Raises:
+        RuntimeError: a file of features is damaged.
+    """
+    folder = storage.join(output, "audit")
+    if storage.exists(storage.join(folder, "audit.json")):  # a run that goes on has said so
+        return
+    features = FeatureSet.open(config.features.path)
+    findings, images = _audited(features, config.audit)
+    _keep(tracker, findings, config.audit, folder)
+    _warn(findings, text_mode)
+    storage.write_json(storage.join(folder, "audit.json"), _result(findings, images) | {"features": features.identity})
+    tracker.artefacts(folder, "audit", only=FILES)
+
+
+def _audited(features: FeatureSet, config: AuditConfig) -> tuple[list[Finding], ImageFacts]:
+    share = min(1.0, config.max_images / features.manifest["images"])
+    paths = [member.path for member in features.members]
+    images = read_facts(paths, columns_needed(), share=share, seed=config.seed)
+    return audit(images, config), images
+
+
+def _result(findings: Sequence[Finding], images: ImageFacts) -> dict[str, Any]:
+    return {
+        "red": red_leaks(findings),
+        "properties": as_numbers(findings),
+        "records": len(images.record_ids),
+        "images": len(images),
+    }
+
+
+def _duplicates(config: Config, features: FeatureSet, table: FeatureTable) -> dict[str, Any]:
+    hashes = read_facts([member.path for member in features.members], ["content_hashes"])
+    near = near_duplicates(
+        table, config.features, cosine=config.audit.near, images=config.audit.near_images, seed=config.audit.seed
+    )
+    return {"same_file": same_files(hashes, config.features), "near": asdict(near)}
+
+
+def _keep(tracker: Tracker, findings: Sequence[Finding], config: AuditConfig, folder: str) -> None:
+    """The table beside the result, and its numbers in MLflow, the ends of an interval as metrics of their own."""
+    storage.write_bytes(storage.join(folder, "audit.md"), as_markdown(findings, config).encode())
+    numbers: dict[str, float] = {"audit/red_leaks": len(red_leaks(findings))}
+    for one in findings:
+        if one.auroc is not None:
+            numbers[f"audit/{one.name}_auroc"] = one.auroc
+        if one.interval is not None:
+            numbers |= {
+                f"audit/{one.name}_auroc_{end}": bound for end, bound in zip(("low", "high"), one.interval, strict=True)
+            }
+    tracker.metrics(rounded(numbers), step=0)
+    tracker.tags({"rdd.red_leaks": ", ".join(red_leaks(findings)) or "none"})
+
+
+def _duplicate_metrics(duplicates: dict[str, Any]) -> dict[str, float]:
+    near = duplicates["near"]
+    numbers = {"audit/near_duplicates": near["images"], "audit/near_duplicates_compared": near["compared"]}
+    return numbers | ({} if duplicates["same_file"] is None else {"audit/same_files": duplicates["same_file"]})
+
+
+def _warn(findings: Sequence[Finding], text_mode: str) -> None:
+    by_name = {one.name: one for one in findings}
+    if red := [f"{name} {by_name[name].auroc:.3f}" for name in red_leaks(findings) if name != _OFFICIAL]:
+        logger.warning(
+            "without a look at pixels, real and generated images are told apart by %s (AUC of each alone); what the detector "
+            "finds may be owed to that, see audit/audit.md in the run directory",
+            ", ".join(red),
+        )
+    if text_mode == "official":
+        words = by_name[_OFFICIAL].auroc
+        told = "of unknown AUC, since these features hold no captions" if words is None else f"with AUC {words:.3f}"
+        logger.warning(
+            "features.text_mode official gives real and generated images different prompts, whose words alone tell them apart "
+            "%s; the other modes do not leak the label in this way",
+            told,
+        )
+
+
+def _summary(output: str, result: dict[str, Any]) -> dict[str, Any]:
+    duplicates = result["duplicates"]
+    return {
+        "output": output,
+        "records": result["records"],
+        "images": result["images"],
+        "same_files_across_splits": duplicates["same_file"],
+        "near_duplicates_across_splits": duplicates["near"]["images"],
+        "near_duplicates_compared": duplicates["near"]["compared"],
+        "auroc": {name: one["auroc"] for name, one in result["properties"].items() if one["auroc"] is not None},
+        "red": result["red"],
+    }
