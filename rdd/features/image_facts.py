@@ -74,7 +74,7 @@ def read_facts(paths: Sequence[str], columns: Iterable[str], *, share: float = 1
     return ImageFacts(
         record_ids=ids,
         record_of=record_of_row[row_of][order],
-        labels=np.asarray(pc.not_equal(facts["generator"], REAL)).astype(np.uint8),
+        labels=np.asarray(pc.not_equal(facts["generator"].cast(pa.string()), REAL)).astype(np.uint8),
         facts=facts,
         captions=records.select([name for name in CAPTIONS if name in wanted]).take(pa.array(first_rows)),
     )
@@ -119,7 +119,10 @@ def _by_image(records: pa.Table) -> tuple[pa.Table, np.ndarray]:
         lengths = np.asarray(pc.list_value_length(column).fill_null(0)).astype(np.int64)
         starts = (np.cumsum(lengths) - lengths)[owner]
         rows = pa.array(starts + within, mask=lengths[owner] == 0)
-        columns[_LISTS[name]] = pc.list_flatten(column).take(rows)
+        flat = pc.list_flatten(column)
+        if pa.types.is_string(flat.type):
+            flat = flat.dictionary_encode()  # a few names, millions of times
+        columns[_LISTS[name]] = flat.take(rows)
     return pa.table(columns), owner
 
 
