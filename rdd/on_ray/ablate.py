@@ -32,6 +32,7 @@ from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
 from rdd.on_ray.train import check_features, features_tags
 from rdd.provenance import GIT_VARIABLE, git_commit
+from rdd.runs.audit import audit_training
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import make_detector
 from rdd.runs.stage import begun, finished
@@ -70,6 +71,9 @@ def run_ablation(config: Config) -> dict[str, Any]:
         rows = {name: _with_text_mode(row, table) for name, row in rows.items()}
         plan = _Plan(rows, _same_as(rows), config.ablate.seeds, storage.absolute(config.ablate.output))
         with begun(ABLATE, config, tags=features_tags(config, table)) as stage:
+            modes = [row.features.text_mode for row in rows.values()]
+            text_mode = "official" if "official" in modes else modes[0]  # one that leaks the label is warned of
+            audit_training(config, plan.output, text_mode, stage.tracker)
             _train_all(config, plan, stage.tracker)
             table_rows = _compare(config, plan)
             _log_rows(plan, table_rows, stage.tracker)

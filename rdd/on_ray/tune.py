@@ -24,6 +24,7 @@ from rdd.on_ray.session import ray_session
 from rdd.on_ray.single_process import fit_in_place, with_absolute_paths
 from rdd.on_ray.train import check_features, features_tags, fit_on_workers, worker_bundle
 from rdd.on_ray.trials import METRIC, TrialEvent, TrialEvents, Trials, new_events, reported
+from rdd.runs.audit import audit_training
 from rdd.runs.search_space import Domain, read_space, trials_of
 from rdd.runs.stage import begun, finished
 from rdd.runs.sweep import SweepDirectory, Trial, finish_sweep
@@ -67,6 +68,7 @@ def run_sweep(config: Config) -> dict[str, Any]:
             begun(TUNE, config, tags=features_tags(config, table)) as stage,
             RunMonitor(stage.tracker, "trial", config, _nodes_of_a_trial(config)) as monitor,
         ):
+            audit_training(config, sweep.path, table.text_mode(config.features.text_mode), stage.tracker)
             trials = _search(config, space, sweep, monitor)
             summary = finish_sweep(config, sweep, trials, images=images)
             numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
