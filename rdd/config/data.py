@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rdd.config.checks import DAY_S, MAX_THREADS, SEEDS, check
+from rdd.config.degrade import degradations
 from rdd.feature_names import PROJECTED, block_name
 
 _PILLOW_LIMIT = 178_956_970
@@ -137,6 +138,12 @@ class EmbedConfig:
     and features.path then names all."""
     text: bool = True
     """Embed the prompts too; False for weights without a text tower."""
+    degrade: list[str] = field(default_factory=list)
+    """Transforms of every image, real or generated, before CLIP's own, in this order: such as ["jpeg 50"],
+    ["jpeg 30 to 100 p 0.5", "blur 2"], ["ai_genbench"] or ["code 1"]; rdd/config/degrade.py has them all. A degraded copy is a
+    feature set of its own."""
+    degrade_seed: int = 0
+    """Seed of what the transforms draw for each image, in [0, 2^63)."""
     limit: int = 0
     """Embed the first records of the source alone, so many; 0 for all. Another limit is another result and wants another
     embed.output."""
@@ -175,6 +182,8 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         once = len(set(self.beside)) == len(self.beside) and not {"", self.output}.intersection(self.beside)
         check(once, "embed.beside", "name other directories than embed.output, each once", self.beside)
+        degradations(self.degrade)
+        check(0 <= self.degrade_seed < SEEDS, "embed.degrade_seed", "lie in [0, 2^63)", self.degrade_seed)
         check(self.limit >= 0, "embed.limit", "be at least 0", self.limit)
         check(self.num_workers >= 1, "embed.num_workers", "be at least 1", self.num_workers)
         check(self.cpus_per_worker >= 0, "embed.cpus_per_worker", "be at least 0", self.cpus_per_worker)

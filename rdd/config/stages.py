@@ -60,6 +60,8 @@ ADDED: Mapping[str, Any] = {
     "features.leave_out": [],
     "embed.require_all_generated": False,
     "embed.beside": [],
+    "embed.degrade": [],
+    "embed.degrade_seed": 0,
     "embed.limit": 0,
     "evaluate.families": {},
 }

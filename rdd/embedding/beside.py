@@ -6,7 +6,7 @@ A record that was rejected there is held by nobody, so it is tried again.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from rdd.feature_names import PROJECTED, TEXTS, block_of
 from rdd.features.columns import columns_of
 from rdd.features.feature_set import FeatureSet
 from rdd.features.files import feature_files
-from rdd.features.manifest import encoder_of
+from rdd.features.manifest import degradation_of, encoder_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +60,23 @@ def missing_beside(config: Config, index: pa.Table) -> tuple[Config, pa.Table]:
 
 
 def check_same_encoder(config: Config, encoder: EncoderIdentity) -> None:
-    """Refuse to let a feature set grow by the features of another encoder, or in another precision.
+    """Refuse to let a feature set grow by those of another encoder or precision, or of images that are degraded otherwise.
 
     Raises:
         ValueError: naming what differs.
     """
     here = vars(encoder) | {"precision": config.clip.precision}
+    degraded = degradation_of({"config": {"embed": asdict(config.embed)}})
     for member in FeatureSet.open(config.embed.beside).members:
         found = differences(here, encoder_of(member.manifest))
         if found:
             what = ", ".join(f"{name} {ours!r} here and {theirs!r} there" for name, (ours, theirs) in found.items())
             raise ValueError(f"embed.beside must name features of the same encoder, got {member.path} with {what}")
+        if (there := degradation_of(member.manifest)) != degraded:
+            raise ValueError(
+                f"embed.beside must name features of images that are degraded as embed.degrade says, {degraded}, "
+                f"got {member.path} with {there}"
+            )
 
 
 def described_beside(paths: Iterable[str]) -> pa.Table:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rdd.data.decode import Picture, UnusableImageError, decode_image
+from rdd.data.degrade import Degrader
 from rdd.data.records import DecodedRecord, RawRecord, RejectedRecord, from_table, reject, to_table
 from rdd.preprocessing import Preprocessor
 from rdd.schema import DECODED
@@ -25,14 +26,22 @@ class RecordDecoder:
     Args:
         preprocessor: CLIP's steps on pictures.
         tokenizer: of the prompts; None where no text is wanted. With it a record without its prompts is rejected.
+        degrader: what is done to each picture before; what is noted of a file stays that of the file as it was.
         max_pixels: largest image that is decoded.
         progress: told of each table.
     """
 
     def __init__(
-        self, preprocessor: Preprocessor, tokenizer: PromptTokenizer | None, *, max_pixels: int, progress: Progress
+        self,
+        preprocessor: Preprocessor,
+        tokenizer: PromptTokenizer | None,
+        *,
+        degrader: Degrader,
+        max_pixels: int,
+        progress: Progress,
     ) -> None:
         self._preprocessor, self._tokenizer = preprocessor, tokenizer
+        self._degrader = degrader
         self._max_pixels = max_pixels
         self._progress = progress
 
@@ -70,11 +79,13 @@ class RecordDecoder:
         )
 
     def _resized(self, picture: Picture) -> bytes:
+        reason, what = "not_degraded", f"{picture.image.mode} of {picture.facts.format}"
         try:
-            return self._preprocessor.pixels(picture.image).tobytes()
-        except Exception as error:  # a mode that Pillow opens and can not resize, say
-            what = f"{picture.image.mode} of {picture.facts.format}"
-            raise UnusableImageError("undecodable", f"{what}: {error}") from error
+            degraded = self._degrader(picture.image, picture.facts.sha256)
+            reason = "undecodable"
+            return self._preprocessor.pixels(degraded).tobytes()
+        except Exception as error:  # a mode that Pillow opens and can not resize, a picture too wide for WebP, say
+            raise UnusableImageError(reason, f"{what}: {error}") from error
 
     def _tokens(self, record: RawRecord) -> tuple[tuple[bytes | None, bytes | None], int]:
         """Tokens of the two prompts, and how many of these were cut."""

@@ -16,7 +16,7 @@ from rdd.features.columns import TEXT, Layout, columns_of, layout_of
 from rdd.features.files import Allocate, OnProgress, allocated, copy_columns, feature_files, ignored, in_memory, read_columns
 from rdd.features.index import FileIndex, ImageIndex, check_counts, check_rows, index_images, read_index
 from rdd.features.join import Joined, Part, join
-from rdd.features.manifest import encoder_of, identity_of, read_manifest
+from rdd.features.manifest import degradation_of, encoder_of, identity_of, read_manifest
 from rdd.hashing import sha256_bytes
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class FeatureSet:
         members = tuple(Member(one, *read_manifest(one)) for one in paths)
         for other in members[1:]:
             _check_encoder(members[0], other)
+            _check_degradation(members[0], other)
         return cls(members)
 
     @property
@@ -198,6 +199,16 @@ def _check_encoder(one: Member, other: Member) -> None:
         if (held[name].width, held[name].dtype) != (further[name].width, further[name].dtype):
             kinds = " and ".join(f"{place[name].dtype} of width {place[name].width}" for place in (held, further))
             raise ValueError(f"{name} must be of one type in {one.path} and {other.path}, got {kinds}")
+
+
+def _check_degradation(one: Member, other: Member) -> None:
+    """Refuse to join clean images with degraded ones, or ones that were degraded in two ways."""
+    here, there = (degradation_of(member.manifest) for member in (one, other))
+    if here != there:
+        raise ValueError(
+            f"features.path must name features of images that are degraded in one way (embed.degrade), got {one.path} with "
+            f"{here} and {other.path} with {there}"
+        )
 
 
 def identity_if_there(path: str | Sequence[str]) -> str | None:

@@ -42,6 +42,13 @@ def encoder_of(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest["encoder"] | {"precision": manifest.get("config", {}).get("clip", {}).get("precision")}
 
 
+def degradation_of(manifest: dict[str, Any]) -> str:
+    """The transforms of a feature set's images, and the seed of their draws, on one line; ``none`` for clean images."""
+    embed = manifest.get("config", {}).get("embed", {})
+    texts = ", ".join(embed.get("degrade", []))
+    return f"{texts} (seed {embed.get('degrade_seed', 0)})" if texts else "none"
+
+
 _KINDS: dict[str, type] = {"encoder": dict, "embed_dim": int, "text": bool, "records_written": int, "images": int}
 
 

@@ -28,6 +28,7 @@ from rdd.clip_identity import identity_of_files
 from rdd.clip_weights import check_tower_for_text
 from rdd.config import ClipConfig, Config
 from rdd.config.stages import EMBED
+from rdd.data.degrade import Degrader
 from rdd.data.open import Source
 from rdd.embedding.compact import plan_compaction, planned
 from rdd.embedding.decoder import RecordDecoder
@@ -222,7 +223,8 @@ def _decoder(config: Config, encoder: EncoderIdentity, progress: Report) -> Call
     """The decoder, which runs in the tasks that read; as a function, so that it is pickled whole."""
     tokenizer = PromptTokenizer(config.clip.model) if config.embed.text else None
     preprocessor = Preprocessor(encoder.preprocessing)
-    decoder = RecordDecoder(preprocessor, tokenizer, max_pixels=config.records.max_pixels, progress=progress)
+    degrader = Degrader(config.embed.degrade, seed=config.embed.degrade_seed)
+    decoder = RecordDecoder(preprocessor, tokenizer, degrader=degrader, max_pixels=config.records.max_pixels, progress=progress)
     return lambda table: decoder(table)
 
 

@@ -16,6 +16,7 @@ from rdd import storage
 from rdd.clip import ClipEncoder
 from rdd.clip_models import preprocessing_of
 from rdd.config import ClipConfig, Config
+from rdd.data.degrade import Degrader
 from rdd.embedding.caption_cosine import caption_cosines, cosine_quantiles, with_cosines
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting
 from rdd.embedding.decoder import RecordDecoder
@@ -53,7 +54,11 @@ def embed(config: ClipConfig, records: list[list[int]], *, text: bool = True) ->
     quiet = {"progress": lambda step, count: None}
     tokenizer = PromptTokenizer(config.model) if text else None
     decoder = RecordDecoder(
-        Preprocessor(preprocessing_of(config.model, config.pretrained)), tokenizer, max_pixels=100_000, **quiet
+        Preprocessor(preprocessing_of(config.model, config.pretrained)),
+        tokenizer,
+        degrader=Degrader([], seed=0),
+        max_pixels=100_000,
+        **quiet,
     )
     return RecordEncoder(ClipEncoder.from_config(config), config, text=text, **quiet)(decoder(table))
 

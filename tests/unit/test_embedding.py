@@ -12,6 +12,7 @@ from rdd import storage
 from rdd.clip import ClipEncoder, Launched
 from rdd.clip_models import preprocessing_of
 from rdd.config import ClipConfig
+from rdd.data.degrade import Degrader
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
 from rdd.embedding.decoder import RecordDecoder
 from rdd.embedding.encoder import RecordEncoder
@@ -38,6 +39,7 @@ def embed(config: ClipConfig, table: pa.Table, *, text: bool = True) -> tuple[li
     decoder = RecordDecoder(
         Preprocessor(preprocessing_of(config.model, config.pretrained)),
         PromptTokenizer(config.model) if text else None,
+        degrader=Degrader([], seed=0),
         max_pixels=10_000,
         progress=lambda *words: told.append(words),
     )
