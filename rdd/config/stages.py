@@ -273,6 +273,21 @@ AUDIT = Stage(
     | {"features": str},
 )
 
+ROBUSTNESS = Stage(
+    name="robustness",
+    sections=("robustness", "evaluate", "records", "clip", "embed"),
+    also_reads=("tracking", "cluster"),
+    in_help=("robustness", "evaluate"),
+    required={
+        "robustness.output": "the directory to write",
+        "evaluate.run": "the run directory of the detector",
+        "records.path": "the records to embed degraded copies of",
+    },
+    may_change=EMBED.may_change | {"robustness.output", "evaluate.output"},
+    result_file="robustness.json",
+    result_shape={"output": str, "images": int, "images_left_out": int, "curves": dict, "copies": dict},
+)
+
 DEMO = Stage(
     name="demo",
     sections=("sample", "weights", "records", "clip", "embed", *TRAINING_SECTIONS),

@@ -50,7 +50,7 @@ def run_evaluation(config: Config) -> dict[str, Any]:
     table = FeatureTable.load(config.features.path, inputs=list(detector.inputs), text=with_text, shared=map_folder())
     detector.check_features(table)
     run = RunDirectory(options.run)
-    images = _images(config, run, table)
+    images = images_of_part(config, run, table)
     generated = int(table.labels[images].sum())
     if generated in (0, len(images)):
         raise ValueError(f"both classes must be present, got {len(images) - generated} real and {generated} generated images")
@@ -71,8 +71,12 @@ def run_evaluation(config: Config) -> dict[str, Any]:
     return _summary(output, options.part, report)
 
 
-def _images(config: Config, run: RunDirectory, table: FeatureTable) -> Tensor:
-    """The images of the part, split as the run was, whatever split the request names."""
+def images_of_part(config: Config, run: RunDirectory, table: FeatureTable) -> Tensor:
+    """The images of ``evaluate.part``, split as the run was, whatever split the request names.
+
+    Raises:
+        ValueError: ``test`` or ``all`` holds records that the run was trained on.
+    """
     part, split = config.evaluate.part, run.config().features
     images = torch.arange(len(table)) if part == "all" else table.split(split, part)
     if part in ("test", "all"):
