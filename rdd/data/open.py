@@ -10,6 +10,7 @@ from rdd.data.d3 import D3Source
 from rdd.data.d3_test import D3TestSource
 from rdd.data.file_sets import names_many
 from rdd.data.folder import FolderSource
+from rdd.data.layouts import LAYOUTS, LayoutSource
 from rdd.data.manifest import ManifestSource
 from rdd.data.records import Reader
 
@@ -65,4 +66,6 @@ def open_source(config: RecordsConfig, *, require_all_generated: bool = False) -
         return FolderSource(config.path, config.root)
     if config.kind == "d3_test":
         return D3TestSource(config.path, config.root)
+    if config.kind in LAYOUTS:
+        return LayoutSource(config.kind, config.path, config.root)
     return ManifestSource(config.path, config.root)
