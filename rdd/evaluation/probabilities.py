@@ -59,7 +59,8 @@ def debiased_error(gap: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     """Expected calibration error less what chance alone adds to it, at least 0.
 
     A gap that is estimated with some deviation has too large an absolute value: of a true gap of 0 it is 0.8 deviations. What
-    is taken off each bin is that excess, as it would be if the gap found were the true one.
+    is taken off each bin is that excess, as it would be if the gap found were the true one; where all true gaps are 0, that is
+    four tenths of it.
 
     Args:
         gap: ``(B, bins)`` of :func:`gaps`.

@@ -46,7 +46,8 @@ def test_saved_and_loaded_it_scores_the_same(tiny_model: str, tmp_path: Path) ->
     assert (loaded.text_mode, loaded.calibration) == ("none", detector.calibration)
     np.testing.assert_allclose(loaded.calibration.probability(np.array([0.5])), 0.5)
     described = json.loads((tmp_path / "detector.json").read_text())
-    assert (described["threshold"], described["calibration"]) == (0.25, {"slope": 2.0, "offset": -1.0, "prior": 0.8})
+    calibration = {"slope": 2.0, "offset": -1.0, "prior": 0.8, "method": "platt"}
+    assert (described["threshold"], described["calibration"]) == (0.25, calibration)
 
 
 def test_a_detector_of_text_dropout_does_without_captions(tiny_model: str) -> None:
