@@ -62,6 +62,7 @@ def scale_figures(folder: Path) -> list[Figure]:
         Figure("a second split over the first, in times as fast", first / again, at_least=10),
         Figure("shipped for a streamed window of 512 MiB of D3", _window_bytes(path) / 1e6, at_most=1, unit="MB"),
         Figure("resamples of 1,150,000 images over roc_auc_score's", _resampling(table), at_least=10),
+        Figure("evaluate: 1,000 resamples of 500,000 images, all metrics", _thousand_resamples(), at_most=60, unit="s"),
         Figure("evaluate: memory beyond the scores, bytes an image", _evaluation(table), at_most=180, unit="B"),
     ]
 
@@ -97,6 +98,18 @@ def _resampling(table: FeatureTable) -> float:
     weights = counts[records]
     assert abs(aucs(counts)[0] - roc_auc_score(labels, logits, sample_weight=weights)) < 1e-9
     return times_as_fast(lambda: aucs(counts), lambda: roc_auc_score(labels, logits, sample_weight=weights), rounds=5)
+
+
+def _thousand_resamples(records: int = 100_000, some: int = 100) -> float:
+    """Seconds of an evaluation of five images a record, by those of some resamples over those of none to speak of."""
+    rng, labels = np.random.default_rng(0), np.tile([0, 1, 1, 1, 1], records)
+    of_record = np.repeat(np.arange(records), 5)
+    names = ("real", "a", "b", "c", "d")
+    logits = rng.normal(size=len(labels)) + rng.normal(size=records)[of_record] + labels
+    scored = Scored(logits, labels, np.tile(np.arange(5), records), names, of_record)
+    calibration = Calibration(threshold=1.0, false_positive_rate=0.05, slope=1.0, offset=0.0, prior=0.8)
+    once, often = (seconds(lambda n=n: evaluate(scored, calibration=calibration, resamples=n, seed=0)) for n in (2, 2 + some))
+    return once + (often - once) * 1000 / some
 
 
 def _evaluation(table: FeatureTable) -> float:
