@@ -32,6 +32,8 @@ def robustness_figure(curves: Mapping[str, Sequence[str]], rows: Mapping[str, Co
         _panel(axes, name, [rows[copy] for copy in (CLEAN, *copies)])
     for axes in panels[len(curves) :]:
         axes.set_axis_off()
+    for axes in panels[: len(curves) : across]:
+        axes.set_ylabel("AUC; share of the real images")
     figure.suptitle(plain_text(title, longest=90))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
