@@ -37,6 +37,7 @@ from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import make_detector
 from rdd.runs.stage import begun, finished
 from rdd.signals import signals_held
+from rdd.tracking.changes import CHANGES, changes
 from rdd.tracking.pages import DIFFERENCE_TAG, INTERVAL_TAG, P_VALUE_TAG
 from rdd.tracking.run_metrics import result_metrics, rounded
 from rdd.tracking.tracker import Tracker
@@ -69,7 +70,9 @@ def run_ablation(config: Config) -> dict[str, Any]:
         for name, row in rows.items():
             check_head(row.model, table.text_mode(row.features.text_mode), widths[name])
         rows = {name: _with_text_mode(row, table) for name, row in rows.items()}
-        plan = _Plan(rows, _same_as(rows), config.ablate.seeds, storage.absolute(config.ablate.output))
+        plan = _Plan(
+            rows, _changes_of(config, rows, table), _same_as(rows), config.ablate.seeds, storage.absolute(config.ablate.output)
+        )
         with begun(ABLATE, config, tags=features_tags(config, table)) as stage:
             modes = [row.features.text_mode for row in rows.values()]
             text_mode = "official" if "official" in modes else modes[0]  # one that leaks the label is warned of
@@ -99,6 +102,8 @@ class _Plan:
     """The runs of an ablation: every row with every seed; rows with equal settings share their runs."""
 
     rows: Mapping[str, Config]
+    changes: Mapping[str, str]
+    """By name of a row, what it changes against the paper's method."""
     same_as: Mapping[str, str]
     """By name of a row that is not trained, the row with the same settings, whose runs it shares."""
     seeds: int
@@ -172,6 +177,12 @@ def _with_text_mode(row: Config, table: FeatureTable) -> Config:
     return replace(row, features=replace(row.features, text_mode=table.text_mode(row.features.text_mode)))
 
 
+def _changes_of(config: Config, rows: Mapping[str, Config], table: FeatureTable) -> dict[str, str]:
+    """By name of a row, what it changes against the paper's method."""
+    auto = table.text_mode("auto")
+    return {name: changes(settings_of(row, _OVERRIDES), config, auto=auto) for name, row in rows.items()}
+
+
 def _same_as(rows: Mapping[str, Config]) -> dict[str, str]:
     """By name of a row, the baseline or earlier row with equal settings, so that these are trained once."""
     first: dict[str, str] = {}
@@ -201,11 +212,11 @@ def _train_all(config: Config, plan: _Plan, tracker: Tracker) -> None:
                 for name in waiting.values():
                     row, run = runs[name]
                     if storage.exists(run.train.output):
-                        monitor.add(name, RunDirectory(run.train.output), _params(row, run))
+                        monitor.add(name, RunDirectory(run.train.output), _params(plan, row, run))
                 monitor.poll()
                 for reference in done:
                     name = waiting.pop(reference)
-                    _end(name, runs[name], reference, monitor, failures)
+                    _end(plan, name, reference, monitor, failures)
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
@@ -214,14 +225,14 @@ def _train_all(config: Config, plan: _Plan, tracker: Tracker) -> None:
         raise RuntimeError(f"{len(failures)} of {len(runs)} runs failed, the others are kept: {what}")
 
 
-def _params(row: str, config: Config) -> dict[str, Any]:
-    return {"row": row} | settings_of(config, TRAINING_SECTIONS)
+def _params(plan: _Plan, row: str, config: Config) -> dict[str, Any]:
+    return {"row": row, CHANGES: plan.changes[row]} | settings_of(config, TRAINING_SECTIONS)
 
 
-def _end(name: str, run: tuple[str, Config], reference: Any, monitor: RunMonitor, failures: dict[str, str]) -> None:
+def _end(plan: _Plan, name: str, reference: Any, monitor: RunMonitor, failures: dict[str, str]) -> None:
     """A run is over: its results to MLflow, or the reason of its failure."""
-    row, config = run
-    monitor.add(name, RunDirectory(config.train.output), _params(row, config))
+    row, config = plan.runs()[name]
+    monitor.add(name, RunDirectory(config.train.output), _params(plan, row, config))
     try:
         metrics = ray.get(reference)
     except ray.exceptions.RayError as error:
@@ -278,9 +289,9 @@ def _log_rows(plan: _Plan, rows: Sequence[Row], tracker: Tracker) -> None:
         run = tracker.child(row.name, storage.join(plan.output, "runs", row.name), "row")
         texts = zip((INTERVAL_TAG, DIFFERENCE_TAG, P_VALUE_TAG), short_texts(row), strict=True)
         numbers = {name: value for name, value in row_values(row).items() if isinstance(value, int | float)}
-        of_probe = {"row": row.name} | settings_of(plan.run(BASELINE, 0), ["features", "ablate"])
+        of_probe = {"row": row.name, CHANGES: "a probe, no head"} | settings_of(plan.run(BASELINE, 0), ["features", "ablate"])
         with signals_held():  # what is begun is closed
-            run.params(of_probe if row.name in PROBES else _params(row.name, plan.run(row.name, 0)))
+            run.params(of_probe if row.name in PROBES else _params(plan, row.name, plan.run(row.name, 0)))
             run.tags({name: text for name, text in texts if text})
             run.metrics({"order": order} | rounded(numbers), step=0)
             run.close("FINISHED")

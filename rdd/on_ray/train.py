@@ -35,6 +35,7 @@ from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
 from rdd.runs.make_detector import make_detector
 from rdd.runs.stage import begun, finished
+from rdd.tracking.changes import CHANGES, changes
 from rdd.tracking.run_metrics import log_epoch, result_metrics
 from rdd.tracking.tracker import Tracker
 
@@ -103,7 +104,8 @@ def _train_run(config: Config, output: str) -> dict[str, Any]:
     table = hold_features(config.features, to_train=config.scaling.num_workers == 0)
     check_features(config, table)
     with begun(TRAIN, config, output=output, tags=features_tags(config, table)) as stage:
-        stage.tracker.params({"row": "train"} | settings_of(config, ["scaling"]))
+        changed = changes(settings_of(config, TRAIN.sections), config, auto=table.text_mode("auto"))
+        stage.tracker.params({"row": "train", CHANGES: changed} | settings_of(config, ["scaling"]))
         audit_training(config, output, table.text_mode(config.features.text_mode), stage.tracker)
         _fit(config, table, run, stage.tracker)
         metrics = make_detector(config, table, run)

@@ -6,7 +6,7 @@ trials: each costs some requests when it starts, some while it runs, and some wh
 
 import logging
 import queue
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ class Trials:
     Args:
         sweep: its directory.
         monitor: of the trials that run.
-        params: of every trial in MLflow, besides what was drawn for it.
+        params: of a trial in MLflow, from what was drawn for it.
         drawn: dotted paths of the settings that are drawn.
         epochs: of a trial that runs to its end.
         keep: how many trials keep their weights.
@@ -87,7 +87,7 @@ class Trials:
         sweep: SweepDirectory,
         monitor: RunMonitor,
         *,
-        params: Mapping[str, Any],
+        params: Callable[[Mapping[str, Any]], Mapping[str, Any]],
         drawn: Collection[str],
         epochs: int,
         keep: int,
@@ -110,12 +110,12 @@ class Trials:
             if event.ended:
                 self.end(event)
             elif event.name not in self.outcomes:
-                self._monitor.add(event.name, self._sweep.trial(event.name), {**self._params, **event.values})
+                self._monitor.add(event.name, self._sweep.trial(event.name), self._params(event.values))
 
     def end(self, event: TrialEvent) -> None:
         """A trial is over: note it, and close its run in MLflow."""
         trial = self.outcomes.get(event.name) or self._note(event)
-        self._monitor.add(trial.name, self._sweep.trial(trial.name), {**self._params, **trial.values})
+        self._monitor.add(trial.name, self._sweep.trial(trial.name), self._params(trial.values))
         self._monitor.finish(
             trial.name,
             status="FAILED" if trial.error else "FINISHED",
@@ -144,7 +144,7 @@ class Trials:
     def leave_out(self, name: str) -> None:
         """A trial was drawn just before a kill and not noted by Ray Tune, which then drew another."""
         run = self._sweep.trial(name)
-        self._monitor.add(name, run, {**self._params, **self._sweep.values(name, self._drawn)})
+        self._monitor.add(name, run, self._params(self._sweep.values(name, self._drawn)))
         self._monitor.finish(name, status="KILLED", metrics={}, tags={"rdd.status": "not counted"}, epochs=0)
         self.outcomes.pop(name, None)
         self._sweep.delete(name)

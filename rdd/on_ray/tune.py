@@ -28,6 +28,7 @@ from rdd.runs.audit import audit_training
 from rdd.runs.search_space import Domain, read_space, trials_of
 from rdd.runs.stage import begun, finished
 from rdd.runs.sweep import SweepDirectory, Trial, finish_sweep
+from rdd.tracking.changes import CHANGES, changes
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def run_sweep(config: Config) -> dict[str, Any]:
             RunMonitor(stage.tracker, "trial", config, _nodes_of_a_trial(config)) as monitor,
         ):
             audit_training(config, sweep.path, table.text_mode(config.features.text_mode), stage.tracker)
-            trials = _search(config, space, sweep, monitor)
+            trials = _search(config, space, sweep, monitor, auto=table.text_mode("auto"))
             summary = finish_sweep(config, sweep, trials, images=images)
             numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
             stage.tracker.metrics(numbers, step=0)
@@ -91,11 +92,18 @@ def _nodes_of_a_trial(config: Config) -> NodeWait:
     return NodeWait(_bundle(config), 1, what="a trial")
 
 
-def _search(config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, monitor: RunMonitor) -> list[Trial]:
-    """Run what is left of the trials, and say how each has ended."""
+def _search(
+    config: Config, space: Mapping[str, Domain], sweep: SweepDirectory, monitor: RunMonitor, *, auto: str
+) -> list[Trial]:
+    """Run what is left of the trials, and say how each has ended; ``auto`` is what that text mode comes to."""
     new_events()  # of an earlier sweep of this process
-    settings = {"row": "trial"} | settings_of(config, TRAINING_SECTIONS)
-    trials = Trials(sweep, monitor, params=settings, drawn=space.keys(), epochs=config.train.epochs, keep=config.tune.keep_best)
+    settings = settings_of(config, TRAINING_SECTIONS)
+
+    def params(drawn: Mapping[str, Any]) -> dict[str, Any]:
+        changed = changes({**settings, **drawn}, config, auto=auto)
+        return {"row": "trial", CHANGES: changed, **settings, **drawn}
+
+    trials = Trials(sweep, monitor, params=params, drawn=space.keys(), epochs=config.train.epochs, keep=config.tune.keep_best)
     trials.recall()
     logger.info("%d trials", trials_of(config, space))
     tuner = _tuner(config, space, sweep)

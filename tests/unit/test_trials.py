@@ -62,7 +62,7 @@ def leave_trial(sweep: SweepDirectory, number: int) -> tuple[str, dict[str, floa
 
 
 def trials_in(sweep: SweepDirectory, monitor: RunMonitor) -> Trials:
-    return Trials(sweep, monitor, params={}, drawn=["loss.alpha"], epochs=1, keep=KEEP)
+    return Trials(sweep, monitor, params=dict, drawn=["loss.alpha"], epochs=1, keep=KEEP)
 
 
 @pytest.mark.parametrize("number", [40, 160])
@@ -110,7 +110,7 @@ def test_a_trial_that_ray_tune_does_not_count_is_left_out(requests: Counter) -> 
     (name, _), (lost, _) = (leave_trial(sweep, one) for one in (1, 2))
     for one in (name, lost):
         sweep.end(one, {"score": 0.5, "epoch": 1})
-    trials = Trials(sweep, monitor, params={}, drawn=["loss.alpha"], epochs=1, keep=KEEP)
+    trials = Trials(sweep, monitor, params=dict, drawn=["loss.alpha"], epochs=1, keep=KEEP)
     trials.recall()
     trials.leave_out(lost)
     trials.end(TrialEvent(name, {}, ended=True))
