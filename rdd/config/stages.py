@@ -32,7 +32,7 @@ class Stage:
     """File of the output directory that is written last."""
     result_shape: Shape = field(default_factory=dict)
     """What it must hold for whoever reads it."""
-    compared_as: tuple[Literal["row", "seed", "trial", "training"], ...] = ()
+    compared_as: tuple[Literal["row", "seed", "trial", "training", "round"], ...] = ()
     """Kinds of the stage's MLflow runs that have a page to compare them on."""
 
     @property
@@ -254,12 +254,12 @@ EVALUATE = Stage(
 PROTOCOL = Stage(
     name="protocol",
     sections=("protocol", *TRAINING_SECTIONS),
-    also_reads=("scaling", "tracking", "cluster"),
+    also_reads=("scaling", "tracking", "cluster", "audit"),
     in_help=("protocol",),
     required={"protocol.output": "the directory to write", "features.path": "the features to train on"},
     may_change=_OF_A_RUN | {"protocol.output"},
     result_shape={"rounds": dict, "mean_auroc": NUMBER, "worst": str, "worst_auroc": NUMBER},
-    compared_as=("training",),
+    compared_as=("round",),
 )
 
 AUDIT = Stage(

@@ -45,8 +45,12 @@ Watcher = Callable[[Mapping[str, float]], None]
 """Callback: gets the metrics of each epoch."""
 
 
-def run_training(config: Config) -> dict[str, Any]:
+def run_training(config: Config, *, child: Tracker | None = None) -> dict[str, Any]:
     """Train a detector, or one for each fold; a stopped run resumes, a finished one only returns its summary.
+
+    Args:
+        config: the run.
+        child: its MLflow run, where it is one below another's; by default one of its own, or of its own for each fold.
 
     Returns:
         ``run_dir``, ``test_auroc`` with its interval, ``validation_auroc``, ``best_epoch``, ``epochs``.
@@ -61,10 +65,10 @@ def run_training(config: Config) -> dict[str, Any]:
     check_inputs(config.features)  # refused before Ray is started or waited for
     scaling = config.scaling
     if scaling.num_workers == 0 and place_of(config.features, to_train=True) != "stream":
-        return _train(config)
+        return _train(config, child)
     knobs = "scaling.num_workers, min_workers, cpus_per_worker or gpus_per_worker"
     with ray_session(config.cluster, [worker_bundle(config)] * scaling.least_workers, knobs=knobs):
-        return _train(config)
+        return _train(config, child)
 
 
 def worker_bundle(config: Config) -> dict[str, float]:
@@ -72,10 +76,10 @@ def worker_bundle(config: Config) -> dict[str, float]:
     return {"CPU": config.scaling.cpus_per_worker, "GPU": config.scaling.gpus_per_worker}
 
 
-def _train(config: Config) -> dict[str, Any]:
+def _train(config: Config, child: Tracker | None) -> dict[str, Any]:
     output = storage.absolute(config.train.output)
     if not config.train.cross_validate:
-        return _train_run(config, output)
+        return _train_run(config, output, child)
     with storage.owned_directory(output, section_dicts(config, TRAIN.sections), neutral=TRAIN.may_change, added=ADDED):
         return _train_folds(config, output)
 
@@ -97,13 +101,13 @@ def _train_folds(config: Config, output: str) -> dict[str, Any]:
     return {"run_dir": output, **report}
 
 
-def _train_run(config: Config, output: str) -> dict[str, Any]:
+def _train_run(config: Config, output: str, child: Tracker | None = None) -> dict[str, Any]:
     if (summary := _finished(config, output)) is not None:
         return summary
     run = RunDirectory(output)
     table = hold_features(config.features, to_train=config.scaling.num_workers == 0)
     check_features(config, table)
-    with begun(TRAIN, config, output=output, tags=features_tags(config, table)) as stage:
+    with begun(TRAIN, config, output=output, tags=features_tags(config, table), child=child) as stage:
         changed = changes(settings_of(config, TRAIN.sections), config, auto=table.text_mode("auto"))
         stage.tracker.params({"row": "train", CHANGES: changed} | settings_of(config, ["scaling"]))
         audit_training(config, output, table.text_mode(config.features.text_mode), stage.tracker)

@@ -23,12 +23,17 @@ from rdd.runs.stage import begun, finished
 from rdd.runs.trained_on import refuse_trained_on, seen_generators
 from rdd.tracking.course import Course
 from rdd.tracking.run_metrics import report_metrics, rounded
+from rdd.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 
-def run_evaluation(config: Config) -> dict[str, Any]:
+def run_evaluation(config: Config, *, child: Tracker | None = None) -> dict[str, Any]:
     """Metrics and figures of ``evaluate.run``'s detector on ``features.path``; finished, say what there is.
+
+    Args:
+        config: the request.
+        child: its MLflow run, where it is one below another's; by default one of its own.
 
     Returns:
         ``output``, ``<part>_auroc`` with its interval, the worst generator, counts.
@@ -55,7 +60,7 @@ def run_evaluation(config: Config) -> dict[str, Any]:
     if generated in (0, len(images)):
         raise ValueError(f"both classes must be present, got {len(images) - generated} real and {generated} generated images")
     tags = {"rdd.features_manifest_sha256": table.manifest_sha256, "rdd.run": options.run}
-    with begun(EVALUATE, config, tags=tags) as stage:
+    with begun(EVALUATE, config, tags=tags, child=child) as stage:
         course = Course(stage.tracker, "images")
         scored, calibration = score_part(detector, table, images), detector.calibration
         course.end(len(images))

@@ -134,5 +134,15 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def interval_text(value: float, ends: Sequence[float] | None) -> str:
+    """An AUC with its interval, as short as a narrow column needs.
+
+    Example:
+        >>> interval_text(0.98765, [0.98, 0.991])
+        '0.988 [0.980, 0.991]'
+    """
+    return f"{value:.3f}" + ("" if ends is None else f" [{ends[0]:.3f}, {ends[1]:.3f}]")
+
+
 def _ends(ends: Sequence[float] | None) -> str:
     return "unknown" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"

@@ -83,7 +83,12 @@ def check_output(stage: Stage, config: Config) -> None:
 
 @contextmanager
 def begun(
-    stage: Stage, config: Config, *, output: str | None = None, tags: Mapping[str, str] | None = None
+    stage: Stage,
+    config: Config,
+    *,
+    output: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    child: Tracker | None = None,
 ) -> Iterator[StageRun]:
     """Take the output directory and begin, or go on with, the stage's MLflow run.
 
@@ -92,6 +97,7 @@ def begun(
         config: the request; the same as when the directory was begun, but for what the stage lets change.
         output: the directory, where it is not the one that the config names.
         tags: of the MLflow run.
+        child: that run, where it is one below another stage's; by default a run of its own.
 
     Raises:
         ValueError: the directory was begun with another config.
@@ -100,10 +106,10 @@ def begun(
     directory = _directory(stage, config, output)
     with (
         storage.owned_directory(directory, section_dicts(config, stage.sections), neutral=stage.may_change, added=ADDED),
-        tracked(config.tracking, job=stage.name, output=directory, tags=tags) as tracker,
+        tracked(config.tracking, job=stage.name, output=directory, tags=tags, child=child) as tracker,
     ):
         tracker.params(settings_of(config, stage.sections))
-        if not isinstance(tracker, NullTracker):
+        if child is None and not isinstance(tracker, NullTracker):
             _say_pages(stage, config)
         began = time.monotonic()
         yield StageRun(directory, tracker, stage.result_file)

@@ -13,14 +13,17 @@ from urllib.parse import quote, urlencode
 
 from rdd.config import TrackingConfig
 from rdd.tracking.addresses import server_of
+from rdd.tracking.changes import CHANGES
 from rdd.tracking.tracker import KIND_TAG, Kind, tracking_uri
 
 INTERVAL_TAG = "AUC 95 CI"
-"""Tag of a row of an ablation: its mean AUC and interval, as text (MLflow allows no % in a name)."""
+"""Tag of a row of an ablation, or a round of a protocol: its AUC and interval, as text (MLflow allows no % in a name)."""
 DIFFERENCE_TAG = "vs ours 95 CI"
 """Tag of a row: its difference to the row `ours`, and its interval."""
 P_VALUE_TAG = "p value"
 """Tag of a row: the adjusted p-value of that difference."""
+PROTOCOL_PARAM = "protocol"
+"""Parameter of a round: its protocol, by the name of that one's output directory."""
 
 _NAME, _CREATED, _DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
 _HIDDEN = 24  # pixels, the least that MLflow takes: what can not be left out is made as narrow as it goes
@@ -40,26 +43,32 @@ class _View:
 _PARAMETERS = {"params.`loss.alpha`": 71, "params.`loss.gamma`": 82, "params.`loss.p`": 62, "params.`sam.rho`": 75}
 _AUCS = {"metrics.`val/auroc`": 95, "metrics.`test/auroc`": 95}
 _SEED = {"params.`train.seed`": 75}
+_CHANGES = f"params.`{CHANGES}`"
 
 # 609 pixels are left for columns when the assistant takes its quarter of 1,440
 _VIEWS: dict[Kind, _View] = {
     "row": _View(
         "the rows of ablations",
-        {f"tags.`{INTERVAL_TAG}`": 131, f"tags.`{DIFFERENCE_TAG}`": 143, f"tags.`{P_VALUE_TAG}`": 55, **_PARAMETERS}
-        | {"params.`loss.gamma`": 73, "params.`loss.p`": 61},
+        {_CHANGES: 280, f"tags.`{INTERVAL_TAG}`": 131, f"tags.`{DIFFERENCE_TAG}`": 143, f"tags.`{P_VALUE_TAG}`": 55},
         order_by="metrics.`order`",
         ascending=True,
     ),
     "seed": _View(
-        "the runs of ablations", {**_SEED, **_AUCS, **_PARAMETERS}, order_by="params.`row`", ascending=True, name_width=157
+        "the runs of ablations", {**_SEED, **_AUCS, _CHANGES: 299}, order_by="params.`row`", ascending=True, name_width=157
     ),
     "trial": _View(
         "the trials of sweeps",
-        {"metrics.`val/auroc`": 95, **_PARAMETERS, "params.`loss.p`": 85, "params.`sam.rho`": 100},
+        {"metrics.`val/auroc`": 95, _CHANGES: 236, **_PARAMETERS, "params.`sam.rho`": 63},
         order_by="metrics.`val/auroc`",
     ),
+    "round": _View(
+        "the rounds of protocols",
+        {f"params.`{PROTOCOL_PARAM}`": 150, f"tags.`{INTERVAL_TAG}`": 150, _CHANGES: 309},
+        order_by=f"params.`{PROTOCOL_PARAM}`",
+        ascending=True,
+    ),
     # by time MLflow would hide runs below their parents
-    "training": _View("single training runs", {**_AUCS, **_PARAMETERS, **_SEED}, order_by="metrics.`val/auroc`"),
+    "training": _View("single training runs", {**_AUCS, _CHANGES: 344, **_SEED}, order_by="metrics.`val/auroc`"),
 }
 
 

@@ -21,8 +21,9 @@ from rdd.tracking.outbox import Outbox, in_words, kept_file
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["training", "trial", "seed", "row"]
-"""Kinds of runs, each with a page to compare them on: single runs, trials of a sweep, runs of an ablation, and its rows."""
+Kind = Literal["training", "trial", "seed", "row", "round"]
+"""Kinds of runs, each with a page to compare them on: single runs, trials of a sweep, runs of an ablation, its rows, and rounds
+of a protocol."""
 
 KIND_TAG = "rdd.kind"
 """Tag of a run that names its kind; runs that are not compared have none."""
@@ -47,7 +48,7 @@ class Tracker(Protocol):
         """Mark the run."""
 
     def child(self, name: str, output: str, kind: Kind) -> "Tracker":
-        """A run below this one; the same output directory gets the same run."""
+        """A run below this one, begun when something is logged; the same output directory gets the same run."""
 
     def close(self, status: str) -> None:
         """End the run; say what is not in."""
@@ -130,7 +131,14 @@ class MlflowTracker:
 
 
 @contextmanager
-def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str, str] | None = None) -> Iterator[Tracker]:
+def tracked(
+    config: TrackingConfig,
+    *,
+    job: str,
+    output: str,
+    tags: Mapping[str, str] | None = None,
+    child: Tracker | None = None,
+) -> Iterator[Tracker]:
     """An MLflow run around a job; FAILED if the job raises, KILLED if a signal ends it.
 
     The same output directory gets the same run, so that a started-again job goes on in it.
@@ -140,6 +148,7 @@ def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str,
         job: the stage.
         output: its output directory.
         tags: further tags.
+        child: the run, where it is one below another's; the job is then tracked where that one is.
 
     Raises:
         RuntimeError: what an earlier job has kept for MLflow is damaged.
@@ -147,13 +156,16 @@ def tracked(config: TrackingConfig, *, job: str, output: str, tags: Mapping[str,
     if not config.enabled:
         yield NullTracker()
         return
-    logger.info("tracking in MLflow at %s", without_password(tracking_uri(config)))
+    if child is None:
+        logger.info("tracking in MLflow at %s", without_password(tracking_uri(config)))
     kind = {KIND_TAG: "training"} if job == "train" else {}
     tracker: Tracker = NullTracker()
     status = "FAILED"
     try:
         with signals_held():
-            tracker = _start(config, job, output, kind | dict(tags or {}))
+            tracker = child or _start(config, job, output, kind | dict(tags or {}))
+            if child is not None:
+                child.tags(tags or {})  # which begins it, or goes on with it
         yield tracker
         status = "FINISHED"
     except KeyboardInterrupt:

@@ -24,15 +24,15 @@ ENCODER = {
 }
 
 
-def write_small_features(folder: Path) -> Path:
-    """A hundred records of a real image and one of each of two generators."""
-    generator = torch.Generator().manual_seed(0)
+def write_small_features(folder: Path, *, seed: int = 0, generated: tuple[str, str] = ("easy", "hard")) -> Path:
+    """A hundred records of a real image and one of each of two generators; another seed makes other records."""
+    generator = torch.Generator().manual_seed(seed)
     rows, schema = [], features_schema(["projected", "block_2"])
     for i in range(100):
         vectors = torch.randn(3, 8, generator=generator) + torch.tensor([[0.0], [1.2], [0.6]])
         values = {
-            "record_id": f"r{i}",
-            "generators": ["real", "easy", "hard"],
+            "record_id": f"r{i}" if seed == 0 else f"r{i}-{seed}",
+            "generators": ["real", *generated],
             "projected": vectors.half().numpy().tobytes(),
             "block_2": (vectors[:, 4:] + vectors[:, :4]).half().numpy().tobytes(),
         }

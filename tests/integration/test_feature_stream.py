@@ -9,6 +9,7 @@ from _features import feature_rows
 from _features import write_features as write_named_features
 from synthetic import write_features
 
+from rdd.config import FeaturesConfig
 from rdd.features import FeatureTable
 from rdd.on_ray.feature_stream import StreamedTable
 
@@ -36,6 +37,19 @@ def test_an_epoch_holds_every_image_once(path: str) -> None:
     for stratified in (False, True):
         batches = streamed.epoch_batches(images, seed=0, epoch=1, batch_size=256, stratified=stratified)
         assert torch.equal(torch.cat(batches).sort().values, images)
+
+
+def test_an_epoch_holds_no_image_of_a_generator_that_is_left_out(ray_session, path: str) -> None:
+    config = FeaturesConfig(leave_out=["gen-1"])
+    table, streamed = FeatureTable.load(path), StreamedTable.open(path, shuffle_mib=1)
+    images = streamed.split(config, "train")
+    assert torch.equal(images, table.split(config, "train"))
+    batches = streamed.epoch_batches(images, seed=0, epoch=1, batch_size=256, stratified=False)
+    assert torch.equal(torch.cat(batches).sort().values, images)
+    left_out = streamed.generator_of[torch.cat(batches)] == streamed.generators.index("gen-1")
+    assert not left_out.any()
+    for part, batch in zip(batches, streamed.batches(batches, "none"), strict=True):
+        assert torch.equal(batch.features, table.gather(part, "none").features)
 
 
 def test_a_window_ships_four_bytes_an_image_whatever_the_table_weighs(path: str) -> None:

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from rdd.config import Config
 from rdd.config.parse import override
 from rdd.on_ray.ablate import run_ablation
+from rdd.on_ray.protocol import run_protocol
 from rdd.on_ray.train import run_training
 from rdd.tracking.pages import page_of, pages
 
@@ -47,7 +48,7 @@ def page(server: str, request: pytest.FixtureRequest) -> Iterator:
 
 @pytest.fixture(scope="module")
 def ablation(ray_session, features: Path, tmp_path_factory: pytest.TempPathFactory, server: str) -> Config:
-    """Two rows over two seeds, and a run of its own, on the server."""
+    """Two rows over two seeds, a run of its own, and a protocol of two rounds, on the server."""
     folder = tmp_path_factory.mktemp("compared")
     rows = {"without_sam": {"sam.enabled": False, "sam.rho": 0.01}, "ours": {"loss.alpha": 0.7}}
     values = {
@@ -61,6 +62,7 @@ def ablation(ray_session, features: Path, tmp_path_factory: pytest.TempPathFacto
     config: Config = override(base_config(features, folder), values)
     run_ablation(config)
     run_training(config)
+    run_protocol(override(config, {"protocol.output": str(folder / "protocol")}))
     return config
 
 
@@ -73,7 +75,7 @@ def in_sight(page, column: str) -> bool:
     return box["x"] >= table["x"] and box["x"] + box["width"] <= table["x"] + table["width"] + 1
 
 
-PARAMETERS = ("loss.alpha", "loss.gamma", "loss.p", "sam.rho")
+CHANGES = "params.`changes`"
 
 
 def test_the_rows_of_an_ablation_are_read_at_a_glance(ablation: Config, page) -> None:
@@ -88,23 +90,22 @@ def test_the_rows_of_an_ablation_are_read_at_a_glance(ablation: Config, page) ->
         for tag in ("AUC 95 CI", "vs ours 95 CI", "p value"):
             shown = page.locator(f"{row}.ag-cell[col-id='tags.`{tag}`']").inner_text().strip()
             assert shown == runs[name].data.tags.get(tag, "-")
-        for parameter in PARAMETERS:
-            cell = page.locator(f"{row}.ag-cell[col-id='params.`{parameter}`']")
-            assert cell.inner_text().strip() == runs[name].data.params[parameter]
+        changed = page.locator(f"{row}.ag-cell[col-id='{CHANGES}']").inner_text().strip()
+        assert changed == runs[name].data.params["changes"]
     assert all(in_sight(page, f"tags.`{tag}`") for tag in ("AUC 95 CI", "vs ours 95 CI", "p value"))
-    assert all(in_sight(page, f"params.`{parameter}`") for parameter in PARAMETERS)
+    assert in_sight(page, CHANGES)
     screenshot(page, "rows")
 
 
 def test_seeds_and_single_runs_are_apart(ablation: Config, page) -> None:
-    for kind, number in (("seed", 4), ("training", 1)):
+    for kind, number in (("seed", 4), ("training", 1), ("round", 2)):
         page.goto("about:blank")
         page.goto(page_of(ablation.tracking, kind))
         page.get_by_text(f"{number} matching run").wait_for(timeout=60_000)
-        assert all(in_sight(page, f"params.`{parameter}`") for parameter in PARAMETERS)
-        assert in_sight(page, "metrics.`val/auroc`")
+        assert in_sight(page, CHANGES)
+        assert in_sight(page, "tags.`AUC 95 CI`" if kind == "round" else "metrics.`val/auroc`")
         screenshot(page, kind)
-    titles = ["the rows of ablations", "the runs of ablations", "single training runs"]
+    titles = ["the rows of ablations", "the runs of ablations", "the rounds of protocols", "single training runs"]
     assert list(pages(ablation.tracking)) == titles
 
 
@@ -120,6 +121,7 @@ def test_runs_are_compared_side_by_side(ablation: Config, page) -> None:
     parameters = {line.split("\t")[0]: line.split("\t")[1:] for text in table for line in text.splitlines() if "\t" in line}
     assert sorted(parameters["row"]) == ["ours", "without_sam"]
     assert sorted(parameters["loss.alpha"]) == ["0.7", "0.8"]
+    assert all("sam off" in text or "alpha 0.7" in text for text in parameters["changes"])
     for name in ("test/auroc", "train/sharpness", "val/auroc"):  # in the order of the page, which draws what is nearly in sight
         page.get_by_text(name, exact=True).scroll_into_view_if_needed()
     screenshot(page, "compared")
