@@ -45,12 +45,14 @@ class WeightsConfig:
 class RecordsConfig:
     """Records to embed."""
 
-    kind: Literal["d3", "d3_test", "folder", "manifest", "cnn_detection", "genimage", "synthbuster"] = "d3"
+    kind: Literal[
+        "d3", "d3_test", "folder", "manifest", "cnn_detection", "genimage", "synthbuster", "aigibench", "openfake"
+    ] = "d3"
     """d3: ELSA_D3's Parquet; d3_test: its authors' test folders, {augm,no_augm}/{real,gen_0,...}/, or one of the two; folder:
     real/ and fake/<generator>/; manifest: a table of path or bytes, label, generator; cnn_detection (ForenSynths, UnivFD),
-    genimage and synthbuster: folders as rdd/data/layouts.py describes them."""
+    genimage, synthbuster and aigibench: folders as rdd/data/layouts.py describes them; openfake: OpenFake's Parquet."""
     path: str = ""
-    """Image folder or manifest file; of D3 a directory of Parquet files, a wildcard such as 's3://bucket/d3/*/part-0*.parquet',
+    """Image folder or manifest file; of D3 or OpenFake a directory of Parquet files, a wildcard such as 's3://bucket/d3/*/part-0*.parquet',
     or a list of files that ends in .txt. Local or s3://."""
     root: str = ""
     """Folder below which every image file must lie, where links lead to as well; by default the image folder, or that of the

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from rdd.data.file_sets import parquet_files
 from rdd.data.index import make_index, mark_bad_ids
-from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_rows, rows_of
+from rdd.data.parquet_rows import UNREADABLE, check_columns, open_parquet, read_rows, rows_of, undecoded
 from rdd.data.real_images import RealImages
 from rdd.data.records import IndexedRecord, Place, RawRecord, RejectedRecord, from_table, reject, split_rejected, to_table
 from rdd.progress import logged
@@ -100,7 +100,7 @@ class D3Reader:
             yield to_table(
                 [
                     _record(places[row], columns, real.get(places[row].record_id or ""), self.require_all_generated)
-                    for row, columns in zip(rows.tolist(), _undecoded(table).to_pylist(), strict=True)
+                    for row, columns in zip(rows.tolist(), undecoded(table).to_pylist(), strict=True)
                 ],
                 RAW,
             )
@@ -120,14 +120,6 @@ def _checked_ids(path: str) -> tuple[list[str | None], dict[int, str]]:
             for row, name in zip(rows.tolist(), table["id"].cast(pa.binary()).to_pylist(), strict=True):
                 ids[row] = None if name is None else name.decode(errors="backslashreplace")
     return ids, unreadable
-
-
-def _undecoded(table: pa.Table) -> pa.Table:
-    """Strings as bytes, since one that is not UTF-8 would fail its whole batch."""
-    for number, field in enumerate(table.schema):
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            table = table.set_column(number, field.name, table.column(number).cast(pa.binary()))
-    return table
 
 
 def _record(

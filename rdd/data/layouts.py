@@ -20,7 +20,9 @@ from rdd.schema import REAL
 logger = logging.getLogger(__name__)
 
 _PARTS = ("train", "val", "test")
+_MARKS = ("0_real", "1_fake")
 _PROGAN_PARTS = ("train", "val", "progan_train", "progan_val")
+_AIGIBENCH_CATEGORIES = ("car", "cat", "chair", "horse")
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,27 @@ def cnn_detection(name: str) -> Placed | None:
     Of the training part, ``train/<category>/``, everything generated is by ProGAN.
     """
     *folders, _ = name.split("/")
-    marks = [folder for folder in folders if folder in ("0_real", "1_fake")]
+    marks = [folder for folder in folders if folder in _MARKS]
     if len(marks) != 1 or folders.index(marks[0]) == 0:
         return None
     generator = "progan" if folders[0] in _PROGAN_PARTS else _without(folders, _PARTS)[0]
     if generator in marks:  # test/1_fake/ alone
         return None
     return Placed(name, REAL if marks == ["0_real"] else generator)
+
+
+def aigibench(name: str) -> Placed | None:
+    """``test/<generator>/{0_real,1_fake}/...`` and ``{train,val}/<category>/{0_real,1_fake}/...``; an image is a record.
+
+    AIGIBench (HorizonTEL/AIGIBench, arXiv 2505.12335) as its archives unpack, or one of its parts. What is generated of the
+    categories car, cat, chair and horse is ForenSynths' by ProGAN; beside them ``sdv1.4`` is GenImage's.
+    """
+    *folders, _ = _without(name.split("/"), _PARTS)
+    marks = [place for place, folder in enumerate(folders) if folder in _MARKS]
+    if len(marks) != 1 or marks[0] == 0:
+        return None
+    generator = "ProGAN" if folders[0] in _AIGIBENCH_CATEGORIES else folders[0]
+    return Placed(name, REAL if folders[marks[0]] == "0_real" else generator)
 
 
 def genimage(name: str) -> Placed | None:
@@ -87,6 +103,7 @@ def synthbuster(name: str) -> Placed | None:
 
 LAYOUTS: Mapping[str, Layout] = {
     "cnn_detection": Layout("<generator>/[<category>/]{0_real,1_fake}/", cnn_detection),
+    "aigibench": Layout("<generator>/{0_real,1_fake}/ below test/, train/ or val/", aigibench),
     "genimage": Layout("<generator>/[imagenet_.../]{train,val}/{ai,nature}/", genimage),
     "synthbuster": Layout("<generator>/, with the photographs in real/ or RAISE/", synthbuster),
 }

@@ -12,6 +12,7 @@ from rdd.data.file_sets import names_many
 from rdd.data.folder import FolderSource
 from rdd.data.layouts import LAYOUTS, LayoutSource
 from rdd.data.manifest import ManifestSource
+from rdd.data.openfake import OpenFakeSource
 from rdd.data.records import Reader
 
 
@@ -54,7 +55,7 @@ def open_source(config: RecordsConfig, *, require_all_generated: bool = False) -
     """
     if not config.path:
         raise ValueError("records.path must name the records to embed, got nothing")
-    if config.kind != "d3" and names_many(config.path):
+    if config.kind not in ("d3", "openfake") and names_many(config.path):
         one = "one table" if config.kind == "manifest" else "one folder"
         raise ValueError(
             f"records.path must be {one} when records.kind is {config.kind}, got {config.path}; "
@@ -66,6 +67,8 @@ def open_source(config: RecordsConfig, *, require_all_generated: bool = False) -
         return FolderSource(config.path, config.root)
     if config.kind == "d3_test":
         return D3TestSource(config.path, config.root)
+    if config.kind == "openfake":
+        return OpenFakeSource(config.path)
     if config.kind in LAYOUTS:
         return LayoutSource(config.kind, config.path, config.root)
     return ManifestSource(config.path, config.root)

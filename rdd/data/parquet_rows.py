@@ -83,6 +83,14 @@ def rows_of(
                 yield here, batch if isinstance(batch, str) else pa.Table.from_batches([batch]).take(here - begin)
 
 
+def undecoded(table: pa.Table) -> pa.Table:
+    """A table with its columns of strings as bytes, since one text that is not UTF-8 would fail the whole batch."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            table = table.set_column(number, field.name, table.column(number).cast(pa.binary()))
+    return table
+
+
 @contextlib.contextmanager
 def open_parquet(path: str) -> Iterator[tuple[pq.ParquetFile, pa.NativeFile]]:
     """A Parquet file and its bytes; checksums of pages are verified where the writer has left any.

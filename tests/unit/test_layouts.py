@@ -51,6 +51,28 @@ def test_cnndetection_which_is_forensynths_and_univfd(tmp_path: Path) -> None:
     assert sorted(generators_of("cnn_detection", univfd).values()) == [["guided"], ["ldm_200"], ["real"]]
 
 
+def test_aigibench_whole_and_a_part_of_it(tmp_path: Path) -> None:
+    whole = write(
+        tmp_path / "AIGIBench",
+        *("test/FLUX1-dev/0_real/1.png", "test/FLUX1-dev/1_fake/1.png", "test/ProGAN/1_fake/1.png", "test/1_fake/1.png"),
+        *("train/car/1_fake/1.png", "train/sdv1.4/1_fake/1.png", "train/sdv1.4/0_real/1.png", "val/horse/0_real/2.png"),
+        *("train/sdv1.4/ai/1.png", "loose.png"),
+    )
+    expected = {
+        "test/FLUX1-dev/0_real/1.png": ["real"],
+        "test/FLUX1-dev/1_fake/1.png": ["FLUX1-dev"],
+        "test/ProGAN/1_fake/1.png": ["ProGAN"],
+        "train/car/1_fake/1.png": ["ProGAN"],
+        "train/sdv1.4/0_real/1.png": ["real"],
+        "train/sdv1.4/1_fake/1.png": ["sdv1.4"],
+        "val/horse/0_real/2.png": ["real"],
+    }
+    assert generators_of("aigibench", whole) == expected
+    assert generators_of("aigibench", f"{whole}/train") == {
+        name.removeprefix("train/"): made for name, made in expected.items() if name.startswith("train/")
+    }
+
+
 def test_genimage_whole_and_one_archive(tmp_path: Path) -> None:
     whole = write(
         tmp_path / "GenImage",
@@ -88,6 +110,11 @@ def test_another_layout_is_refused_and_odd_names_reject_their_record(kind: str, 
         open_source(RecordsConfig(kind=kind, path=str(tmp_path / "nowhere")))
     with pytest.raises(ValueError, match=rf"records\.path must be one folder when records\.kind is {kind}"):
         open_source(RecordsConfig(kind=kind, path=f"{tmp_path}/*"))
-    folder = {"cnn_detection": "biggan/1_fake", "genimage": "glide/val/ai", "synthbuster": "glide"}[kind]
+    folder = {
+        "aigibench": "R3GAN/1_fake",
+        "cnn_detection": "biggan/1_fake",
+        "genimage": "glide/val/ai",
+        "synthbuster": "glide",
+    }[kind]
     odd = write(tmp_path / "odd", f"{folder}/1.png", f"{folder}/{os.fsdecode(bytes([0xE9]))}.png")
     assert sorted(str(row["reason"]) for row in records_of(kind, odd).values()) == ["None", "name_not_utf8"]
