@@ -14,6 +14,8 @@ OURS: Mapping[str, Any] = {"model.standardize": False}
 """What the paper's method, ``jobs/configs/ours.yaml``, has otherwise than the defaults."""
 
 _METHOD = ("model", "loss", "sam", "optimizer")
+SECTIONS = ("features", "train", *_METHOD)
+"""Sections of the config whose settings are named."""
 _OF_FEATURES = ("features.inputs", "features.text_mode", "features.leave_out")
 _OF_TRAINING = ("train.epochs", "train.batch_size", "train.stratified", "train.precision")
 _LONGEST = 250  # characters, what MLflow's servers have taken since its first releases
@@ -30,7 +32,7 @@ def changes(settings: Mapping[str, Any], job: Config, *, auto: str) -> str:
         auto: the text mode that ``auto`` comes to on these features.
 
     Returns:
-        At most 250 characters; what does not fit is counted.
+        At most 250 characters; what does not fit is counted. What the run has otherwise than its job comes first.
 
     Example:
         >>> changes({"loss.gamma": 0.0, "sam.enabled": False, "model.standardize": False}, Config(), auto="none")
@@ -38,10 +40,16 @@ def changes(settings: Mapping[str, Any], job: Config, *, auto: str) -> str:
     """
     ours = _ours() | settings_of(job, ["train"])
     compared = [path for path in ours if path.split(".")[0] in _METHOD or path in (*_OF_FEATURES, *_OF_TRAINING)]
-    resolved = {path: auto if path == "features.text_mode" and value == "auto" else value for path, value in settings.items()}
+    own, shared = _resolved(settings, auto), _resolved(settings_of(job, SECTIONS), auto)
     ours["features.text_mode"] = auto
-    named = [_named(path, resolved[path]) for path in compared if path in resolved and resolved[path] != ours[path]]
-    return _shortened(named) or "ours"
+    differing = [path for path in compared if path in own and own[path] != ours[path]]
+    differing.sort(key=lambda path: own[path] == shared[path])
+    return _shortened([_named(path, own[path]) for path in differing]) or "ours"
+
+
+def _resolved(settings: Mapping[str, Any], auto: str) -> dict[str, Any]:
+    """The settings with the text mode that they come to."""
+    return {path: auto if path == "features.text_mode" and value == "auto" else value for path, value in settings.items()}
 
 
 @cache

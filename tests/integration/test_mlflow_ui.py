@@ -123,8 +123,20 @@ def test_runs_are_compared_side_by_side(ablation: Config, page) -> None:
     assert sorted(parameters["loss.alpha"]) == ["0.7", "0.8"]
     assert all("sam off" in text or "alpha 0.7" in text for text in parameters["changes"])
     for name in ("test/auroc", "train/sharpness", "val/auroc"):  # in the order of the page, which draws what is nearly in sight
-        page.get_by_text(name, exact=True).scroll_into_view_if_needed()
+        scroll_to(page, name)
     screenshot(page, "compared")
+
+
+def scroll_to(page, name: str) -> None:
+    """Down the page until it has drawn a text, and to that."""
+    text = page.get_by_text(name, exact=True)
+    page.mouse.move(720, 600)
+    for _ in range(100):
+        if text.count():
+            break
+        page.mouse.wheel(0, 600)
+        page.wait_for_timeout(200)
+    text.first.scroll_into_view_if_needed()
 
 
 def screenshot(page, name: str) -> None:

@@ -52,6 +52,12 @@ def test_what_changes_nothing_is_not_named() -> None:
     assert named(general, train__epochs=20, train__batch_size=64) == "epochs 20, batch_size 64"
 
 
+def test_what_a_row_has_of_its_own_stands_before_what_all_rows_share() -> None:
+    shared = override(Config(), {"model.hidden": 64, "optimizer.lr": 0.01, "model.standardize": False})
+    assert named(shared, loss__gamma=0.0) == "gamma 0, hidden 64, lr 0.01"
+    assert named(shared) == "hidden 64, lr 0.01"
+
+
 def test_values_are_short_and_a_long_line_ends_in_a_count() -> None:
     assert named(sam__rho=0.012345678, model__kind="blocks") == "model blocks, rho 0.01235"
     assert named(model__standardize=True, features__inputs=["block_9", "block_10"]) == "inputs block_9+block_10, standardize on"
