@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from rdd import storage
@@ -18,9 +18,10 @@ from rdd.features.text_modes import text_mode_for
 from rdd.on_ray.train import run_training
 from rdd.runs.directory import RunDirectory
 from rdd.runs.evaluate import run_evaluation
-from rdd.runs.protocol import as_markdown, config_of, images_of_round, interval_text, rounds_of, summarised
+from rdd.runs.protocol import Outcome, as_markdown, config_of, images_of_round, interval_text, outcome_of, rounds_of, summarised
 from rdd.runs.stage import begun, finished
 from rdd.schema import REAL
+from rdd.shapes import NUMBER, Shape
 from rdd.signals import signals_held
 from rdd.tracking.changes import CHANGES, changes
 from rdd.tracking.pages import INTERVAL_TAG, PROTOCOL_PARAM
@@ -30,14 +31,8 @@ from rdd.tracking.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Tested:
-    """A round that is trained and tested."""
-
-    scored: Scored
-    """Logits of what it was tested on."""
-    run: Tracker
-    """Its run in MLflow, below that of the protocol."""
+_ROUND: Shape = {"auroc": NUMBER, "auroc_interval": (list, type(None)), "images": int}
+"""Of the file that a round leaves when MLflow has been told of it."""
 
 
 def run_protocol(config: Config) -> dict[str, Any]:
@@ -57,18 +52,16 @@ def run_protocol(config: Config) -> dict[str, Any]:
         raise ValueError("train.cross_validate must be false in a protocol, whose rounds share one test set, got true")
     with begun(PROTOCOL, config) as stage:
         rounds = _tested_on_sets if config.protocol.kind == "sets" else _left_out
-        tests = rounds(config, output, stage.tracker)
-        scored = {name: one.scored for name, one in tests.items()}
-        report = summarised(scored, resamples=config.evaluate.resamples, seed=config.evaluate.seed)
+        report = summarised(rounds(config, output, stage.tracker))
         storage.write_bytes(storage.join(output, "protocol.md"), as_markdown(report).encode())
-        _log(config, tests, report, stage.tracker)
+        _log(report, stage.tracker)
         stage.tracker.artefacts(output, "protocol", only=["protocol.md"])
         stage.finish(report)
     return {"output": output, **report}
 
 
-def _left_out(config: Config, output: str, tracker: Tracker) -> dict[str, _Tested]:
-    """By round, the logits of its real images and of the generators that its detector has not seen."""
+def _left_out(config: Config, output: str, tracker: Tracker) -> dict[str, Outcome]:
+    """By round, how its detector ranks real images and those of the generators that it has not seen."""
     table = FeatureTable.load(config.features.path, inputs=config.features.inputs, text=False)
     rounds = rounds_of(config, [name for name in table.generators if name != REAL])
     del table
@@ -77,13 +70,15 @@ def _left_out(config: Config, output: str, tracker: Tracker) -> dict[str, _Teste
         logger.info("round %d of %d: without %s", number, len(rounds), ", ".join(one.leave_out))
         place = storage.join(output, "rounds", _folder(one.name))
         run = tracker.child(one.name, place, "round")
-        run_training(config_of(config, one, place), child=run)
-        tests[one.name] = _Tested(images_of_round(read_logits(RunDirectory(place).test_logits), one), run)
+        of_round = config_of(config, one, place)
+        run_training(of_round, child=run)
+        scored = images_of_round(read_logits(RunDirectory(place).test_logits), one)
+        tests[one.name] = _come_to(of_round, scored, place, run)
     return tests
 
 
-def _tested_on_sets(config: Config, output: str, tracker: Tracker) -> dict[str, _Tested]:
-    """One training run; by feature set, the logits of all its images."""
+def _tested_on_sets(config: Config, output: str, tracker: Tracker) -> dict[str, Outcome]:
+    """One training run; by feature set, how the detector ranks all its images."""
     place = storage.join(output, "rounds", "all")
     trained = replace(config, train=replace(config.train, output=place))
     run_training(trained, child=tracker.child("the detector", place, "training"))
@@ -94,27 +89,36 @@ def _tested_on_sets(config: Config, output: str, tracker: Tracker) -> dict[str, 
         run = tracker.child(path, evaluated, "round")
         options = replace(config.evaluate, run=place, output=evaluated, part="all")
         run_evaluation(replace(config, evaluate=options, features=replace(config.features, path=path)), child=run)
-        tests[path] = _Tested(read_logits(storage.join(evaluated, "logits.parquet")), run)
+        scored = read_logits(storage.join(evaluated, "logits.parquet"))
+        tests[path] = _come_to(trained, scored, evaluated, run)
     return tests
 
 
-def _log(config: Config, tests: Mapping[str, _Tested], report: Mapping[str, Any], tracker: Tracker) -> None:
-    """What the protocol comes to in MLflow, and of each round its own part."""
+def _come_to(config: Config, scored: Scored, place: str, run: Tracker) -> Outcome:
+    """What a round comes to, which MLflow is told of once: a run that is begun again gets another end."""
+    one = outcome_of(scored, resamples=config.evaluate.resamples, seed=config.evaluate.seed)
+    result = {"auroc": one.auroc, "auroc_interval": one.interval, "images": one.images}
+    note = storage.join(place, "round.json")
+    if storage.exists(note) and storage.read_json(note, _ROUND, way_out=f"delete {note} to write it anew") == result:
+        return one
+    has_text = FeatureSet.open(config.features.path).manifest["text"]
+    changed = changes(settings_of(config, TRAIN.sections), config, auto=text_mode_for("auto", has_text=has_text))
+    with signals_held():  # what is begun is closed
+        run.params({PROTOCOL_PARAM: config.protocol.output.rstrip("/").split("/")[-1], CHANGES: changed})
+        run.metrics(rounded({"round_auroc": one.auroc}), step=0)
+        run.tags({INTERVAL_TAG: interval_text(one.auroc, one.interval)})
+        run.close("FINISHED")
+    storage.write_json(note, result)
+    return one
+
+
+def _log(report: Mapping[str, Any], tracker: Tracker) -> None:
+    """What the protocol comes to in MLflow."""
     numbers = {f"round/{_folder(name)}_auroc": row["auroc"] for name, row in report["rounds"].items()}
     for name in ("mean_auroc", "worst_auroc"):
         ends = report[f"{name}_interval"] or []
         numbers |= {name: report[name]} | {f"{name}_{end}": value for end, value in zip(("low", "high"), ends, strict=False)}
     tracker.metrics(rounded(numbers), step=0)
-    has_text = FeatureSet.open(config.features.path).manifest["text"]
-    changed = changes(settings_of(config, TRAIN.sections), config, auto=text_mode_for("auto", has_text=has_text))
-    params = {PROTOCOL_PARAM: config.protocol.output.rstrip("/").split("/")[-1], CHANGES: changed}
-    for name, one in tests.items():
-        row = report["rounds"][name]
-        with signals_held():  # what is begun is closed
-            one.run.params(params)  # a training run has named its changes itself, and keeps those
-            one.run.metrics(rounded({"round_auroc": row["auroc"]}), step=0)
-            one.run.tags({INTERVAL_TAG: interval_text(row["auroc"], row["auroc_interval"])})
-            one.run.close("FINISHED")
 
 
 def _folder(name: str) -> str:

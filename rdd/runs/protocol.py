@@ -68,35 +68,64 @@ def config_of(config: Config, one: Round, output: str) -> Config:
     return replace(config, features=features, train=replace(config.train, output=output))
 
 
-def summarised(tests: Mapping[str, Scored], *, resamples: int, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Outcome:
+    """What a round came to, as far as its AUC goes."""
+
+    auroc: float
+    drawn: np.ndarray
+    """``(resamples,)`` AUCs of resampled records."""
+    lowest: float
+    """Lower bound of the AUC where no pair is mis-ranked."""
+    images: int
+    """Generated ones."""
+
+    @property
+    def interval(self) -> list[float] | None:
+        """95 % interval of the AUC, on its own."""
+        return interval(self.drawn) if self.auroc < 1 else [self.lowest, 1.0]
+
+
+def outcome_of(scored: Scored, *, resamples: int, seed: int) -> Outcome:
+    """AUC of a round and its draws.
+
+    Args:
+        scored: the logits of its test. Rounds that were tested on the same records have their draws in common.
+        resamples: of records.
+        seed: of the resamples.
+    """
+    aucs = RecordWeightedAuc(scored.logits, scored.labels, scored.records)
+    draws = resampled_counts(aucs.records, resamples=resamples, seed=seed)
+    return Outcome(
+        auroc=float(aucs(np.ones(aucs.records, dtype=np.int32))[0]),
+        drawn=np.array([aucs(counts)[0] for counts in draws]),
+        lowest=bound_without_errors(scored.records, scored.labels),
+        images=int(scored.labels.sum()),
+    )
+
+
+def summarised(tests: Mapping[str, Outcome]) -> dict[str, Any]:
     """What the rounds come to: each AUC, their mean, and the worst.
 
     Args:
-        tests: by round, the logits of its test. Rounds that were tested on the same records have their draws in common.
-        resamples: of records.
-        seed: of the resamples.
+        tests: by round, what it came to, from as many resamples of the same seed.
 
     Returns:
         ``rounds``, by name ``auroc`` with its interval, on its own and together with the others; ``mean_auroc`` and its
         interval; ``worst``, ``worst_auroc`` and the interval of the smallest true AUC, whichever round has it. Logits of two
         rounds are never ranked against each other: they are of two detectors.
     """
-    values, drawn, lowest = [], [], []
-    for scored in tests.values():
-        aucs = RecordWeightedAuc(scored.logits, scored.labels, scored.records)
-        values.append(float(aucs(np.ones(aucs.records, dtype=np.int32))[0]))
-        draws = resampled_counts(aucs.records, resamples=resamples, seed=seed)
-        drawn.append(np.array([aucs(counts)[0] for counts in draws]))
-        lowest.append(bound_without_errors(scored.records, scored.labels))
-    both = simultaneous(np.array(values), np.stack(drawn, axis=1), np.array(lowest))
+    values = [one.auroc for one in tests.values()]
+    lowest = np.array([one.lowest for one in tests.values()])
+    both = simultaneous(np.array(values), np.stack([one.drawn for one in tests.values()], axis=1), lowest)
     rounds = {
         name: {
-            "auroc": value,
-            "auroc_interval": interval(of) if value < 1 else [low, 1.0],
+            "auroc": one.auroc,
+            "auroc_interval": one.interval,
             "auroc_simultaneous_interval": together,
-            "images": int(scored.labels.sum()),
+            "images": one.images,
         }
-        for (name, scored), value, of, low, together in zip(tests.items(), values, drawn, lowest, both.intervals, strict=True)
+        for (name, one), together in zip(tests.items(), both.intervals, strict=True)
     }
     worst = list(tests)[int(np.argmin(values))]
     return {

@@ -16,7 +16,7 @@ OURS: Mapping[str, Any] = {"model.standardize": False}
 _METHOD = ("model", "loss", "sam", "optimizer")
 SECTIONS = ("features", "train", *_METHOD)
 """Sections of the config whose settings are named."""
-_OF_FEATURES = ("features.inputs", "features.text_mode", "features.leave_out")
+_OF_FEATURES = ("features.leave_out", "features.inputs", "features.text_mode")
 _OF_TRAINING = ("train.epochs", "train.batch_size", "train.stratified", "train.precision")
 _LONGEST = 250  # characters, what MLflow's servers have taken since its first releases
 _LONGEST_LIST = 60
@@ -39,7 +39,7 @@ def changes(settings: Mapping[str, Any], job: Config, *, auto: str) -> str:
         'gamma 0, sam off'
     """
     ours = _ours() | settings_of(job, ["train"])
-    compared = [path for path in ours if path.split(".")[0] in _METHOD or path in (*_OF_FEATURES, *_OF_TRAINING)]
+    compared = [*_OF_FEATURES, *(path for path in ours if path.split(".")[0] in _METHOD), *_OF_TRAINING]
     own, shared = _resolved(settings, auto), _resolved(settings_of(job, SECTIONS), auto)
     ours["features.text_mode"] = auto
     differing = [path for path in compared if path in own and own[path] != ours[path]]

@@ -63,10 +63,10 @@ _VIEWS: dict[Kind, _View] = {
     ),
     "round": _View(
         "the rounds of protocols",
-        {f"params.`{PROTOCOL_PARAM}`": 165, f"tags.`{INTERVAL_TAG}`": 131, _CHANGES: 285},
+        {f"params.`{PROTOCOL_PARAM}`": 165, f"tags.`{INTERVAL_TAG}`": 131, _CHANGES: 255},
         order_by=f"params.`{PROTOCOL_PARAM}`",
         ascending=True,
-        name_width=140,
+        name_width=170,
     ),
     # by time MLflow would hide runs below their parents
     "training": _View("single training runs", {**_AUCS, _CHANGES: 344, **_SEED}, order_by="metrics.`val/auroc`"),

@@ -10,7 +10,7 @@ from rdd.config import Config, FeaturesConfig
 from rdd.config.parse import override
 from rdd.evaluation.scores import Scored
 from rdd.features import FeatureTable
-from rdd.runs.protocol import Round, as_markdown, images_of_round, rounds_of, summarised
+from rdd.runs.protocol import Round, as_markdown, images_of_round, outcome_of, rounds_of, summarised
 
 NAMES = ["sd-2.1", "if", "sd-1.4", "xl"]
 
@@ -75,9 +75,10 @@ def test_rounds_come_to_a_mean_and_a_worst_with_intervals() -> None:
     tests = {}
     for name, shift in (("a", 2.0), ("b", 0.7)):
         scored = Scored.named(rng.normal(size=450) + shift * labels, labels, names, records)
-        tests[name] = images_of_round(scored, Round(name, (name,), (name,)))
-        assert len(tests[name].logits) == 300
-    report = summarised(tests, resamples=200, seed=0)
+        of_round = images_of_round(scored, Round(name, (name,), (name,)))
+        assert len(of_round.logits) == 300
+        tests[name] = outcome_of(of_round, resamples=200, seed=0)
+    report = summarised(tests)
     assert report["worst"] == "b"
     assert report["mean_auroc"] == pytest.approx(np.mean([row["auroc"] for row in report["rounds"].values()]))
     for row in report["rounds"].values():
