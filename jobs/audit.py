@@ -13,7 +13,7 @@ from rdd.job import run_job
 
 def work(config: Config) -> dict[str, Any]:
     """Run the stage; its slow imports are made only here, so that ``--help`` answers at once."""
-    from rdd.runs.audit import run_audit
+    from rdd.on_ray.audit import run_audit
 
     return run_audit(config)
 

@@ -38,6 +38,7 @@ TRANSFORMS: Mapping[str, Strength | None] = {
     "crop": Strength(0.05, 1),
     "crop_pixels": Strength(16, 2048, whole=True),
     "centre_crop": Strength(16, 2048, whole=True),
+    "centre_square": Strength(16, 2048, whole=True),
     "resized_crop": Strength(16, 2048, whole=True),
     "pad": Strength(0, 2),
     "rotate": Strength(-360, 360),

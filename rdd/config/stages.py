@@ -1,7 +1,7 @@
 """Of every stage: the settings that it reads, those that its result depends on, and those that a restart may change."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rdd.config import Config
@@ -64,6 +64,11 @@ ADDED: Mapping[str, Any] = {
     "embed.degrade_seed": 0,
     "embed.limit": 0,
     "evaluate.families": {},
+    "audit.pixels": False,
+    "audit.jpeg_quality": 75,
+    "audit.resized_to": 224,
+    "audit.cropped_to": 256,
+    "audit.probe_c": 0.01,
 }
 """Settings that came later, with what they were in a directory whose ``config.yaml`` lacks them, so that it is gone on with."""
 
@@ -262,9 +267,13 @@ PROTOCOL = Stage(
     compared_as=("round",),
 )
 
+_TO_EQUALISE = ("evaluate", "records", "clip", "embed")
+"""What an audit reads with ``audit.pixels``."""
+
 AUDIT = Stage(
     name="audit",
     sections=("audit", "features"),
+    also_reads=("tracking", "cluster", *_TO_EQUALISE),
     in_help=("audit", "features"),
     required={"audit.output": "the directory to write", "features.path": "the features to audit"},
     may_change=frozenset({"audit.output", "features.held", "features.shuffle_mib", "features.text_mode"}),
@@ -272,6 +281,21 @@ AUDIT = Stage(
     result_shape={"red": list, "properties": dict, "duplicates": {"near": dict}, "records": int, "images": int}
     | {"features": str},
 )
+
+
+def audit_stage(config: Config) -> Stage:
+    """An audit; with ``audit.pixels`` its result depends on the copies that it embeds and on the detector as well."""
+    if not config.audit.pixels:
+        return AUDIT
+    return replace(
+        AUDIT,
+        sections=(*AUDIT.sections, *_TO_EQUALISE),
+        also_reads=("tracking", "cluster"),
+        required={**AUDIT.required, "records.path": "the records to embed copies of that make the classes equal"},
+        may_change=AUDIT.may_change | EMBED.may_change | {"evaluate.output"},
+        result_shape=AUDIT.result_shape | {"equal": dict, "detector": str},
+    )
+
 
 ROBUSTNESS = Stage(
     name="robustness",

@@ -81,6 +81,12 @@ def centre_crop(image: Image.Image, pixels: float, rng: Rng) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
+def centre_square(image: Image.Image, pixels: float, rng: Rng) -> Image.Image:
+    """A square of so many pixels from the middle; of a smaller picture the largest such square, enlarged to it, bicubic."""
+    cut = centre_crop(image, min(pixels, *image.size), rng)
+    return cut if cut.width == pixels else _resized(cut, pixels, pixels)
+
+
 def resized_crop(image: Image.Image, pixels: float, rng: Rng) -> Image.Image:
     """A window of half to all of the area, of a ratio of sides from 0.9 to 1/0.9, as a square of so many pixels.
 
@@ -189,8 +195,23 @@ def flip(image: Image.Image, nothing: float, rng: Rng) -> Image.Image:
 
 
 _ALL: tuple[Apply, ...] = (
-    *(jpeg, webp, blur, sharpen, scale, down_up, shorter_side, square, aspect, crop, crop_pixels, centre_crop, resized_crop),
-    *(pad, rotate, skew, noise, shuffle, stripes, opacity, brightness, contrast, saturation, screenshot, grayscale, flip),
+    *(jpeg, webp, blur, sharpen, scale, down_up, shorter_side, square, aspect, crop, crop_pixels, centre_crop, centre_square),
+    *(
+        resized_crop,
+        pad,
+        rotate,
+        skew,
+        noise,
+        shuffle,
+        stripes,
+        opacity,
+        brightness,
+        contrast,
+        saturation,
+        screenshot,
+        grayscale,
+        flip,
+    ),
 )
 BY_NAME: Mapping[str, Apply] = {function.__name__: function for function in _ALL}
 """Of every name in ``rdd/config/degrade.py`` but ``code``, which draws from these."""

@@ -10,11 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rdd.evaluation.cross_validation import Fit, Values, on_features, on_numbers, on_words
+from rdd.feature_names import TEXT_ORIGINAL, TEXT_POSITIVE
 from rdd.features.image_facts import ImageFacts
-
-Values = np.ndarray
-"""``(N, C)`` float64, one row an image; a row with NaN is of an image of which the property is not known. Or ``(N,)`` objects:
-texts, None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,8 @@ class Property:
     columns: tuple[str, ...]
     """Columns of a file of features that it is computed from."""
     values: Callable[[ImageFacts], Values]
+    fit: Fit = on_numbers
+    """The classifier that is fitted to it."""
 
 
 def _numbers(images: ImageFacts, name: str) -> np.ndarray:
@@ -86,6 +86,23 @@ def official_texts(images: ImageFacts) -> Values:
     return np.where(images.labels == 1, positive, shared_texts(images))
 
 
+def _vectors(images: ImageFacts, name: str) -> np.ndarray:
+    """``(N, D)`` float32: CLIP's features of a prompt of each image's record, which are kept in float16."""
+    column = images.captions[name].combine_chunks()
+    known = np.asarray(column.is_valid())
+    if not known.any():
+        return np.full((len(images), 1), np.nan, dtype=np.float32)
+    held = np.stack([np.frombuffer(vector, dtype="<f2") for vector in column.drop_null().to_pylist()])
+    vectors = np.full((len(known), held.shape[1]), np.nan, dtype=np.float32)
+    vectors[known] = held
+    return vectors[images.record_of]
+
+
+def _official_vectors(images: ImageFacts) -> Values:
+    generated = images.labels[:, None] == 1
+    return np.where(generated, _vectors(images, TEXT_POSITIVE), _vectors(images, TEXT_ORIGINAL))
+
+
 def _caption_length(images: ImageFacts) -> Values:
     lengths = pc.utf8_length(images.captions["caption_original"].cast(pa.string())).cast(pa.float64())
     numbers = np.asarray(lengths.fill_null(0).combine_chunks())
@@ -109,11 +126,26 @@ PROPERTIES = (
     ),
     Property("caption_length", "letters of the original caption", ("caption_original",), _caption_length),
     Property("caption_cosine", "CLIP's cosine of image and caption", ("caption_cosines",), _of("caption_cosine")),
-    Property("text_words", "words of the original caption alone", ("caption_original",), shared_texts),
+    Property("text_words", "words of the original caption alone", ("caption_original",), shared_texts, on_words),
     Property(
         "text_words_official",
         "words of the caption alone, as text_mode official pairs them",
         ("caption_original", "caption_positive"),
         official_texts,
+        on_words,
+    ),
+    Property(
+        "text_features",
+        "CLIP's features of the original caption alone",
+        (TEXT_ORIGINAL,),
+        lambda images: _vectors(images, TEXT_ORIGINAL),
+        on_features,
+    ),
+    Property(
+        "text_features_official",
+        "the same of the caption as text_mode official pairs them",
+        (TEXT_ORIGINAL, TEXT_POSITIVE),
+        _official_vectors,
+        on_features,
     ),
 )

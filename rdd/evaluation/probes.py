@@ -18,11 +18,16 @@ def logistic_regression(features: np.ndarray, labels: np.ndarray, options: Ablat
         labels: ``(n,)``: 0 real, 1 generated; both are there.
         options: ``probe_c``.
     """
+    return linear_scorer(features, labels, c=options.probe_c)
+
+
+def linear_scorer(features: np.ndarray, labels: np.ndarray, *, c: float) -> Scorer:
+    """The same with C given."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=options.probe_c, max_iter=2000)).fit(features, labels)
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000)).fit(features, labels)
     return lambda others: fitted.decision_function(others).astype(np.float64)
 
 

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rdd import storage
+from rdd.feature_names import TEXTS
 from rdd.features.files import feature_files
 from rdd.features.index import READ_THREADS, python_strings
 from rdd.hashing import hash_strings
 from rdd.schema import FILE_FACTS, REAL
 
-CAPTIONS = ("caption_original", "caption_positive")
+OF_RECORDS = ("caption_original", "caption_positive", *TEXTS)
 _LISTS = {"generators": "generator", "caption_cosines": "caption_cosine"} | FILE_FACTS
 """By column of a file of features, what it holds of each image."""
 _WAY_OUT = "if it is damaged, embed again"
@@ -37,7 +38,8 @@ class ImageFacts:
     """``(N,)`` rows: ``generator``, and what was asked for under its name in :class:`rdd.data.file_facts.FileFacts`; null where
     it is not known, as in sets of an earlier version."""
     captions: pa.Table
-    """``(R,)`` rows: ``caption_original`` and ``caption_positive``, where they were asked for; null where there is none."""
+    """``(R,)`` rows: ``caption_original`` and ``caption_positive``, and CLIP's features of both, ``text_original`` and
+    ``text_positive``, as they are stored; those that were asked for, null where there is none."""
 
     def __len__(self) -> int:
         """Images."""
@@ -76,7 +78,7 @@ def read_facts(paths: Sequence[str], columns: Iterable[str], *, share: float = 1
         record_of=record_of_row[row_of][order],
         labels=np.asarray(pc.not_equal(facts["generator"].cast(pa.string()), REAL)).astype(np.uint8),
         facts=facts,
-        captions=records.select([name for name in CAPTIONS if name in wanted]).take(pa.array(first_rows)),
+        captions=records.select([name for name in OF_RECORDS if name in wanted]).take(pa.array(first_rows)),
     )
 
 

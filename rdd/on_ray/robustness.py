@@ -1,16 +1,10 @@
-"""Robustness of a detector: degraded copies of its records are embedded one after the other, and it is tried on each.
-
-Each copy is an embedding like any other, in a directory of its own, so that a stopped run goes on where it was: copies that are
-finished are read, one that was begun is gone on with.
-"""
+"""Robustness of a detector: degraded copies of its records are embedded one after the other, and it is tried on each."""
 
 import logging
 import re
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from rdd import storage
 from rdd.config import Config
@@ -18,16 +12,15 @@ from rdd.config.robustness import transforms_of
 from rdd.config.stages import ROBUSTNESS, require
 from rdd.detector import Detector
 from rdd.evaluation.figures import save_figure
-from rdd.evaluation.pairing import common_images, image_keys
+from rdd.evaluation.pairing import common_images
 from rdd.evaluation.robustness import CLEAN, CopyRow, as_markdown, copy_rows
 from rdd.evaluation.robustness_figure import robustness_figure
-from rdd.evaluation.scores import Scored, score_part
-from rdd.features import FeatureTable
+from rdd.evaluation.scores import Scored
 from rdd.features.manifest import degradation_of, read_manifest
-from rdd.on_ray.embed import run_embedding
+from rdd.on_ray.copies import KNOBS, bundles_of, embedded_copy
 from rdd.on_ray.session import ray_session
+from rdd.runs.copies import check_classes, check_detector, check_embedding, scored_copy
 from rdd.runs.directory import RunDirectory
-from rdd.runs.evaluate import images_of_part
 from rdd.runs.stage import begun, finished
 from rdd.tracking.run_metrics import rounded
 from rdd.tracking.tracker import Tracker
@@ -52,12 +45,12 @@ def run_robustness(config: Config) -> dict[str, Any]:
     if (result := finished(ROBUSTNESS, config)) is not None:
         return _summary(result)
     detector = Detector.load(RunDirectory(config.evaluate.run).detector)
-    _check_inputs(config, detector)
-    with ray_session(config.cluster, [{"CPU": config.embed.cpus_per_task}], knobs="embed.cpus_per_task"):
+    check_detector(config, detector)
+    with ray_session(config.cluster, bundles_of(config), knobs=KNOBS):
         with begun(ROBUSTNESS, config, tags={"rdd.run": config.evaluate.run}) as stage:
             scored = _score_all(config, detector)
             common, left_out = common_images(scored)
-            _check_classes(common[CLEAN], left_out)
+            check_classes(common[CLEAN], left_out)
             clean = common.pop(CLEAN)
             options, threshold = config.evaluate, detector.calibration.threshold
             rows = copy_rows(clean, common, threshold=threshold, resamples=options.resamples, seed=options.seed)
@@ -77,25 +70,13 @@ def run_robustness(config: Config) -> dict[str, Any]:
 
 
 def _check(config: Config) -> None:
-    curves, embed = config.robustness.curves, config.embed
-    if not curves:
+    if not config.robustness.curves:
         raise ValueError("robustness.curves must name copies, got none; jobs/configs/robustness.yaml names a list of them")
-    for name, value in (("embed.degrade", embed.degrade), ("embed.beside", embed.beside)):
-        if value:
-            raise ValueError(f"{name} must be empty, since robustness.curves names what is embedded, got {value}")
+    check_embedding(config, "robustness.curves names what is embedded")
     folders: dict[str, str] = {}
     for copy in _copies(config):
         if (other := folders.setdefault(_folder(copy), copy)) != copy:
             raise ValueError(f"robustness.curves must hold copies with names that differ, got {other!r} and {copy!r}")
-
-
-def _check_inputs(config: Config, detector: Detector) -> None:
-    """Refuse features that the detector does not look at before any of them is embedded."""
-    if lacking := [name for name in detector.inputs if name not in config.clip.features]:
-        raise ValueError(
-            f"clip.projected and clip.blocks must keep what the detector looks at, {', '.join(detector.inputs)}, "
-            f"got {', '.join(config.clip.features)} without {', '.join(lacking)}"
-        )
 
 
 def _copies(config: Config) -> list[str]:
@@ -113,7 +94,7 @@ def _score_all(config: Config, detector: Detector) -> dict[str, tuple[Scored, np
     scored = {}
     for number, copy in enumerate((CLEAN, *copies)):
         logger.info("copy %d of %d: %s", number + 1, 1 + len(copies), copy)
-        scored[copy] = _scored(config, detector, _embedded(config, copy))
+        scored[copy] = scored_copy(config, detector, _embedded(config, copy))
     return scored
 
 
@@ -128,29 +109,7 @@ def _embedded(config: Config, copy: str) -> str:
             raise ValueError(f"robustness.clean must name features of images that are not degraded, got {path} with {how}")
         return path
     output = storage.join(config.robustness.output, "features", _folder(copy))
-    degrade = [] if copy == CLEAN else transforms_of(copy)
-    run_embedding(replace(config, embed=replace(config.embed, output=output, degrade=degrade)))
-    return output
-
-
-def _scored(config: Config, detector: Detector, path: str) -> tuple[Scored, np.ndarray]:
-    table = FeatureTable.load(path, inputs=list(detector.inputs), text=detector.text_mode != "none")
-    detector.check_features(table)
-    images = images_of_part(config, RunDirectory(config.evaluate.run), table)
-    scored = score_part(detector, table, images)
-    ids = table.record_ids.take(pa.array(table.record_of[images].numpy())).to_pylist()
-    return scored, image_keys(ids, [scored.generators[code] for code in scored.generator_of.tolist()])
-
-
-def _check_classes(clean: Scored, left_out: int) -> None:
-    generated = int(clean.labels.sum())
-    if generated in (0, len(clean.labels)):
-        raise ValueError(
-            f"both classes must be present in every copy, got {len(clean.labels) - generated} real and {generated} generated "
-            f"images in common, with {left_out} that some copy lacks"
-        )
-    if left_out:
-        logger.warning("%d images are left out, since not every copy has them", left_out)
+    return embedded_copy(config, output, [] if copy == CLEAN else transforms_of(copy))
 
 
 def _write(config: Config, rows: dict[str, CopyRow], clean: Scored, left_out: int) -> None:

@@ -1,19 +1,30 @@
 """The leak audit as a stage of its own, and what every training says of leaks in its features."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rdd import storage
 from rdd.config import AuditConfig, Config
-from rdd.config.stages import AUDIT
+from rdd.config.stages import audit_stage
 from rdd.evaluation.audit import Finding, as_markdown, as_numbers, audit, columns_needed, red_leaks
 from rdd.evaluation.duplicates import near_duplicates, same_files
+from rdd.evaluation.equal_classes import as_markdown as equal_as_markdown
 from rdd.features import FeatureTable
 from rdd.features.feature_set import FeatureSet, identity_if_there
 from rdd.features.image_facts import ImageFacts, read_facts
 from rdd.features.node_map import map_folder
+from rdd.runs.equal_classes import (
+    EmbedCopy,
+    check_equal_classes,
+    drawn_share,
+    equal_classes,
+    headline,
+    metrics_of,
+    warn_of_falls,
+)
+from rdd.runs.evaluate import detector_sha256
 from rdd.runs.stage import begun, finished
 from rdd.tracking.run_metrics import rounded
 from rdd.tracking.tracker import Tracker
@@ -27,36 +38,55 @@ FILES = ("audit.json", "audit.md")
 """What an audit writes into the output directory of a stage."""
 
 
-def run_audit(config: Config) -> dict[str, Any]:
+def run_audit(config: Config, embed: EmbedCopy) -> dict[str, Any]:
     """Audit ``features.path``; finished, say what there is.
 
+    Args:
+        config: the request.
+        embed: with ``audit.pixels``, makes the copies.
+
     Returns:
-        ``output``, counts, duplicates across splits, ``auroc`` of each property, and ``red``, the names of all red leaks.
+        ``output``, counts, duplicates across splits, ``auroc`` of each property, and ``red``, the names of all red leaks; with
+        ``audit.pixels`` also ``equal``, what detector and probe make of each treatment.
 
     Raises:
-        ValueError: a path is not given, or a part of the split lacks a class.
-        RuntimeError: a file of features is damaged.
+        ValueError: a path is not given, a part of the split lacks a class, or the copies can not be compared.
+        RuntimeError: a file of features is damaged, or an embedding failed.
     """
-    result = finished(AUDIT, config)
-    output = storage.absolute(config.audit.output)
-    if result is not None:
-        if identity_if_there(config.features.path) in (None, result["features"]):
+    stage_of_it, output = audit_stage(config), storage.absolute(config.audit.output)
+    looked_at = _looked_at(config)
+    if (result := finished(stage_of_it, config)) is not None:
+        if all(identity in ("", result[name]) for name, identity in looked_at.items()):
             return _summary(output, result)
-        logger.info("the features have changed since: auditing again")
+        logger.info("the features or the detector have changed since: auditing again")
     features = FeatureSet.open(config.features.path)
+    detector = check_equal_classes(config, features) if config.audit.pixels else None
     table = FeatureTable.load(config.features.path, inputs=config.features.inputs, text=False, shared=map_folder())
     table.split(config.features, "train")  # refuses before any work if a part lacks a class
-    with begun(AUDIT, config, tags={"rdd.features_manifest_sha256": table.manifest_sha256}) as stage:
+    with begun(stage_of_it, config, tags={"rdd.features_manifest_sha256": table.manifest_sha256}) as stage:
         findings, images = _audited(features, config.audit)
-        result = _result(findings, images) | {
-            "features": features.identity,
-            "duplicates": _duplicates(config, features, table),
-        }
-        _keep(stage.tracker, findings, config.audit, output)
-        stage.tracker.metrics(rounded(_duplicate_metrics(result["duplicates"])), step=0)
+        duplicates = _duplicates(config, features, table)
+        result = looked_at | _result(findings, images) | {"duplicates": duplicates}
+        page, numbers = as_markdown(findings, config.audit), _metrics(findings) | _duplicate_metrics(duplicates)
+        del table
+        if config.audit.pixels:
+            equal = equal_classes(config, features, detector, embed)
+            warn_of_falls(equal, config.audit)
+            result |= {"equal": equal.to_json()}
+            page += "\n" + equal_as_markdown(equal, config.audit, f"{config.evaluate.part} of {config.evaluate.run}")
+            numbers |= metrics_of(equal)
+        _keep(stage.tracker, findings, numbers, page, output)
         stage.finish(result)
         stage.tracker.artefacts(output, "audit", only=FILES)
     return _summary(output, result)
+
+
+def _looked_at(config: Config) -> dict[str, str]:
+    """What is audited; features embedded anew and a detector trained anew have another identity; "" where one is gone."""
+    looked_at = {"features": identity_if_there(config.features.path) or ""}
+    if config.audit.pixels:
+        looked_at["detector"] = detector_sha256(config.evaluate.run) if config.evaluate.run else ""
+    return looked_at
 
 
 def audit_training(config: Config, output: str, text_mode: str, tracker: Tracker) -> None:
@@ -76,16 +106,15 @@ def audit_training(config: Config, output: str, text_mode: str, tracker: Tracker
         return
     features = FeatureSet.open(config.features.path)
     findings, images = _audited(features, config.audit)
-    _keep(tracker, findings, config.audit, folder)
+    _keep(tracker, findings, _metrics(findings), as_markdown(findings, config.audit), folder)
     _warn(findings, text_mode)
     storage.write_json(storage.join(folder, "audit.json"), _result(findings, images) | {"features": features.identity})
     tracker.artefacts(folder, "audit", only=FILES)
 
 
 def _audited(features: FeatureSet, config: AuditConfig) -> tuple[list[Finding], ImageFacts]:
-    share = min(1.0, config.max_images / features.manifest["images"])
     paths = [member.path for member in features.members]
-    images = read_facts(paths, columns_needed(), share=share, seed=config.seed)
+    images = read_facts(paths, columns_needed(), **drawn_share(features, config))
     return audit(images, config), images
 
 
@@ -106,9 +135,15 @@ def _duplicates(config: Config, features: FeatureSet, table: FeatureTable) -> di
     return {"same_file": same_files(hashes, config.features), "near": asdict(near)}
 
 
-def _keep(tracker: Tracker, findings: Sequence[Finding], config: AuditConfig, folder: str) -> None:
-    """The table beside the result, and its numbers in MLflow, the ends of an interval as metrics of their own."""
-    storage.write_bytes(storage.join(folder, "audit.md"), as_markdown(findings, config).encode())
+def _keep(tracker: Tracker, findings: Sequence[Finding], numbers: Mapping[str, float], page: str, folder: str) -> None:
+    """The page beside the result, and its numbers in MLflow."""
+    storage.write_bytes(storage.join(folder, "audit.md"), page.encode())
+    tracker.metrics(rounded(numbers), step=0)
+    tracker.tags({"rdd.red_leaks": ", ".join(red_leaks(findings)) or "none"})
+
+
+def _metrics(findings: Sequence[Finding]) -> dict[str, float]:
+    """The AUC of each property, the ends of its interval as metrics of their own."""
     numbers: dict[str, float] = {"audit/red_leaks": len(red_leaks(findings))}
     for one in findings:
         if one.auroc is not None:
@@ -117,8 +152,7 @@ def _keep(tracker: Tracker, findings: Sequence[Finding], config: AuditConfig, fo
             numbers |= {
                 f"audit/{one.name}_auroc_{end}": bound for end, bound in zip(("low", "high"), one.interval, strict=True)
             }
-    tracker.metrics(rounded(numbers), step=0)
-    tracker.tags({"rdd.red_leaks": ", ".join(red_leaks(findings)) or "none"})
+    return numbers
 
 
 def _duplicate_metrics(duplicates: dict[str, Any]) -> dict[str, float]:
@@ -155,5 +189,6 @@ def _summary(output: str, result: dict[str, Any]) -> dict[str, Any]:
         "near_duplicates_across_splits": duplicates["near"]["images"],
         "near_duplicates_compared": duplicates["near"]["compared"],
         "auroc": {name: one["auroc"] for name, one in result["properties"].items() if one["auroc"] is not None},
+        **({"equal": headline(result["equal"])} if "equal" in result else {}),
         "red": result["red"],
     }

@@ -91,11 +91,16 @@ def images_of_part(config: Config, run: RunDirectory, table: FeatureTable) -> Te
 
 def _identity(config: Config) -> dict[str, str]:
     """What is evaluated, on what: a detector trained anew and features embedded anew have another; "" where one is gone."""
-    weights = storage.join(RunDirectory(config.evaluate.run).detector, "detector.safetensors")
     return {
-        "detector_sha256": sha256_bytes(storage.read_bytes(weights)) if storage.exists(weights) else "",
+        "detector_sha256": detector_sha256(config.evaluate.run),
         "features": identity_if_there(config.features.path) or "",
     }
+
+
+def detector_sha256(run: str) -> str:
+    """Of the weights of a run's detector; "" where it is gone."""
+    weights = storage.join(RunDirectory(run).detector, "detector.safetensors")
+    return sha256_bytes(storage.read_bytes(weights)) if storage.exists(weights) else ""
 
 
 def _summary(output: str, part: str, report: dict[str, Any]) -> dict[str, Any]:

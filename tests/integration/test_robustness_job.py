@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from _small import base_config
 
-import rdd.on_ray.robustness
+import rdd.on_ray.copies
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override
@@ -73,7 +73,7 @@ def test_copies_are_embedded_one_by_one_and_a_stopped_run_goes_on(
             raise RuntimeError("stopped")
         return run_embedding(one)
 
-    monkeypatch.setattr(rdd.on_ray.robustness, "run_embedding", stopped)
+    monkeypatch.setattr(rdd.on_ray.copies, "run_embedding", stopped)
     with pytest.raises(RuntimeError, match="stopped"):
         run_robustness(config)
     first = storage.read_bytes(f"{asked[0]}/manifest.json")

@@ -119,6 +119,8 @@ def test_strengths_are_in_their_units() -> None:
     assert degraded("crop_pixels 80").size == (80, 80)
     assert degraded("centre_crop 80").size == (80, 64)
     assert degraded("resized_crop 50").size == (50, 50)
+    assert error(degraded("centre_square 40"), image.crop((28, 12, 68, 52))) == 0
+    assert error(degraded("centre_square 128"), image.crop((16, 0, 80, 64)).resize((128, 128), Image.Resampling.BICUBIC)) == 0
     assert degraded("pad 0.25").size == (144, 96)
     assert degraded("rotate 90").size == (64, 96)
     assert error(degraded("rotate 180"), image.transpose(Image.Transpose.ROTATE_180)) == 0

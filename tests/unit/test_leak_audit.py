@@ -7,24 +7,33 @@ import pyarrow as pa
 import pytest
 
 from rdd.config import AuditConfig
-from rdd.evaluation.audit import as_markdown, audit, cross_validated_auc, folds_by_record, red_leaks
+from rdd.evaluation.audit import as_markdown, audit, red_leaks
+from rdd.evaluation.cross_validation import cross_validated, folds_by_record, on_numbers
 from rdd.evaluation.leak_properties import PROPERTIES
 from rdd.features.image_facts import ImageFacts
 
 CONFIG = AuditConfig(resamples=200)
+PAIR = ("original", "positive")
 WORDS = ("dog", "boat", "tree", "house", "street", "child", "sea", "car", "hill", "lamp")
 
 
 def facts(
-    columns: Mapping[str, list], labels: list[int], records: list[int], captions: tuple[list, list] | None = None
+    columns: Mapping[str, list],
+    labels: list[int],
+    records: list[int],
+    captions: tuple[list, list] | None = None,
+    vectors: tuple[list, list] | None = None,
 ) -> ImageFacts:
     """Images with some facts; the others are not known."""
     names = ("format", "width", "height", "num_bytes", "jpeg_quality", "chroma")
     flags = ("has_exif", "has_icc", "has_other_metadata", "caption_cosine")
     table = pa.table({name: columns.get(name, pa.nulls(len(labels))) for name in names + flags})
     number = max(records) + 1
-    original, positive = captions or ([None] * number, [None] * number)
-    texts = pa.table({"caption_original": pa.array(original, pa.string()), "caption_positive": pa.array(positive, pa.string())})
+    nothing = ([None] * number, [None] * number)
+    texts = pa.table(
+        {f"caption_{name}": pa.array(of, pa.string()) for name, of in zip(PAIR, captions or nothing, strict=True)}
+        | {f"text_{name}": pa.array(of, pa.binary()) for name, of in zip(PAIR, vectors or nothing, strict=True)}
+    )
     ids = pa.array([f"r{i:05d}" for i in range(number)])
     return ImageFacts(ids, np.array(records), np.array(labels, dtype=np.uint8), table, texts)
 
@@ -71,6 +80,20 @@ def test_images_of_a_record_share_their_caption_and_the_official_pairing_leaks()
     assert found["caption_length"].auroc == pytest.approx(0.5)
 
 
+def test_features_of_captions_are_asked_as_words_are() -> None:
+    rng = np.random.default_rng(0)
+    originals = rng.normal(size=(100, 8))
+    positives = originals + np.eye(8)[0] * 4
+    vectors = tuple([row.astype("<f2").tobytes() for row in of] for of in (originals, positives))
+    found = by_name(facts({}, [0, 1, 1] * 100, np.repeat(range(100), 3).tolist(), vectors=vectors))
+    assert found["text_features"].auroc == pytest.approx(0.5)
+    assert found["text_features_official"].auroc > 0.95
+    assert found["text_features_official"].red
+    lacking = (vectors[0], [None] * 100)
+    found = by_name(facts({}, [0, 1, 1] * 100, np.repeat(range(100), 3).tolist(), vectors=lacking))
+    assert found["text_features_official"].unknown == "no records with a generated image of which it is known"
+
+
 def test_metadata_of_three_kinds_is_one_property() -> None:
     rng = np.random.default_rng(0)
     labels = [0, 1] * 100
@@ -114,9 +137,9 @@ def test_what_a_record_has_in_common_does_not_count_as_known_from_its_other_imag
     record_of = np.repeat(np.arange(100), 4)
     values = rng.random(100)[record_of][:, None]  # the number of a record tells its label if a fold may split it
     labels = (record_of % 2).astype(np.uint8)
-    auc, bounds = cross_validated_auc(values, labels, record_of, CONFIG)
-    assert bounds[0] < 0.5 + 0.1
-    assert auc < 0.65
+    found = cross_validated(values, labels, record_of, CONFIG, on_numbers)
+    assert found.interval[0] < 0.5 + 0.1
+    assert found.auroc < 0.65
 
 
 def test_intervals_of_properties_that_tell_nothing_hold_one_half() -> None:
@@ -125,9 +148,8 @@ def test_intervals_of_properties_that_tell_nothing_hold_one_half() -> None:
         rng = np.random.default_rng(seed)
         record_of = np.repeat(np.arange(60), 2)
         values = np.repeat(rng.normal(size=60), 2)[:, None] + rng.normal(size=(120, 1))
-        _, bounds = cross_validated_auc(
-            values, (record_of % 2).astype(np.uint8), record_of, AuditConfig(resamples=100, seed=seed)
-        )
+        config = AuditConfig(resamples=100, seed=seed)
+        bounds = cross_validated(values, (record_of % 2).astype(np.uint8), record_of, config, on_numbers).interval
         assert bounds[0] < 0.6
         held += bounds[0] <= 0.5 <= bounds[1]
     assert held >= 34
