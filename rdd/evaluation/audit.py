@@ -5,7 +5,7 @@ owed to that, and falls where it is gone. So a simple classifier is fitted to ea
 the images of others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,3 +115,8 @@ def as_markdown(findings: Sequence[Finding], config: AuditConfig) -> str:
 def as_numbers(findings: Sequence[Finding]) -> dict[str, dict[str, Any]]:
     """By name, what was found."""
     return {one.name: {name: value for name, value in vars(one).items() if name != "name"} for one in findings}
+
+
+def findings_of(numbers: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """What :func:`as_numbers` wrote down."""
+    return [Finding(name=name, **found) for name, found in numbers.items()]

@@ -89,7 +89,7 @@ def _train_folds(config: Config, output: str) -> dict[str, Any]:
     folds = []
     for fold in range(config.features.num_folds):
         fold_config = replace(config, features=replace(config.features, fold=fold))
-        folds.append(_train_run(fold_config, storage.join(output, f"fold-{fold}")))
+        folds.append(_train_run(fold_config, storage.join(output, f"fold-{fold}"), audit_made_in=output))
     values = [fold["test_auroc"] for fold in folds]
     report = {  # logits of different folds are not on one scale, so their ranks are not mixed
         "test_auroc": float(np.mean(values)),
@@ -101,16 +101,17 @@ def _train_folds(config: Config, output: str) -> dict[str, Any]:
     return {"run_dir": output, **report}
 
 
-def _train_run(config: Config, output: str, child: Tracker | None = None) -> dict[str, Any]:
+def _train_run(config: Config, output: str, child: Tracker | None = None, *, audit_made_in: str | None = None) -> dict[str, Any]:
     if (summary := _finished(config, output)) is not None:
         return summary
     run = RunDirectory(output)
     table = hold_features(config.features, to_train=config.scaling.num_workers == 0)
     check_features(config, table)
     with begun(TRAIN, config, output=output, tags=features_tags(config, table), child=child) as stage:
+        text_mode = table.text_mode(config.features.text_mode)
         changed = changes(settings_of(config, TRAIN.sections), config, auto=table.text_mode("auto"))
         stage.tracker.params({"row": "train", CHANGES: changed} | settings_of(config, ["scaling"]))
-        audit_training(config, output, table.text_mode(config.features.text_mode), stage.tracker)
+        audit_training(config, output, text_mode, stage.tracker, made_in=audit_made_in)
         _fit(config, table, run, stage.tracker)
         metrics = make_detector(config, table, run)
         stage.tracker.metrics(result_metrics(metrics), step=config.train.epochs)

@@ -8,9 +8,11 @@ from typing import Any
 from rdd import storage
 from rdd.config import AuditConfig, Config
 from rdd.config.stages import audit_stage
-from rdd.evaluation.audit import Finding, as_markdown, as_numbers, audit, columns_needed, red_leaks
+from rdd.evaluation.audit import Finding, as_markdown, as_numbers, audit, columns_needed, findings_of, red_leaks
 from rdd.evaluation.duplicates import near_duplicates, same_files
 from rdd.evaluation.equal_classes import as_markdown as equal_as_markdown
+from rdd.evaluation.leak_properties import PROPERTIES, Property
+from rdd.feature_names import TEXTS
 from rdd.features import FeatureTable
 from rdd.features.feature_set import FeatureSet, identity_if_there
 from rdd.features.image_facts import ImageFacts, read_facts
@@ -26,6 +28,7 @@ from rdd.runs.equal_classes import (
 )
 from rdd.runs.evaluate import detector_sha256
 from rdd.runs.stage import begun, finished
+from rdd.shapes import Shape
 from rdd.tracking.run_metrics import rounded
 from rdd.tracking.tracker import Tracker
 
@@ -33,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 _OFFICIAL = "text_words_official"
 """The property that is a leak of the official text mode alone."""
+
+_MADE: Shape = {"features": str, "properties": dict, "red": list}
+"""Of an audit of a training, what another run takes."""
 
 FILES = ("audit.json", "audit.md")
 """What an audit writes into the output directory of a stage."""
@@ -89,14 +95,17 @@ def _looked_at(config: Config) -> dict[str, str]:
     return looked_at
 
 
-def audit_training(config: Config, output: str, text_mode: str, tracker: Tracker) -> None:
+def audit_training(config: Config, output: str, text_mode: str, tracker: Tracker, *, made_in: str | None = None) -> None:
     """Look for leaks in the features of a training, once; log them, and warn of the red ones.
 
     Args:
         config: of the training.
         output: its run directory; gets ``audit/``.
-        text_mode: of the training; under official the words of the captions are part of what the head sees.
+        text_mode: of the training; under official the words of the captions are part of what the head sees, and without text
+            CLIP's features of the captions are not read.
         tracker: of its MLflow run.
+        made_in: directory of several runs on the same features, such as the folds of a cross-validation: the first of them
+            makes the audit there, and the others take it.
 
     Raises:
         RuntimeError: a file of features is damaged.
@@ -105,17 +114,35 @@ def audit_training(config: Config, output: str, text_mode: str, tracker: Tracker
     if storage.exists(storage.join(folder, "audit.json")):  # a run that goes on has said so
         return
     features = FeatureSet.open(config.features.path)
-    findings, images = _audited(features, config.audit)
+    result = _made(made_in, features)
+    if result is None:
+        properties = [one for one in PROPERTIES if text_mode != "none" or set(TEXTS).isdisjoint(one.columns)]
+        findings, images = _audited(features, config.audit, properties)
+        _warn(findings, text_mode)
+        result = _result(findings, images) | {"features": features.identity}
+        if made_in is not None:
+            storage.write_json(storage.join(made_in, "audit", "audit.json"), result)
+    findings = findings_of(result["properties"])
     _keep(tracker, findings, _metrics(findings), as_markdown(findings, config.audit), folder)
-    _warn(findings, text_mode)
-    storage.write_json(storage.join(folder, "audit.json"), _result(findings, images) | {"features": features.identity})
+    storage.write_json(storage.join(folder, "audit.json"), result)
     tracker.artefacts(folder, "audit", only=FILES)
 
 
-def _audited(features: FeatureSet, config: AuditConfig) -> tuple[list[Finding], ImageFacts]:
+def _made(made_in: str | None, features: FeatureSet) -> dict[str, Any] | None:
+    """What an earlier run has found in the same features; None where there is none."""
+    place = storage.join(made_in, "audit", "audit.json") if made_in is not None else ""
+    if not place or not storage.exists(place):
+        return None
+    result = storage.read_json(place, _MADE, way_out=f"delete {place} to make it anew")
+    return result if result["features"] == features.identity else None
+
+
+def _audited(
+    features: FeatureSet, config: AuditConfig, properties: Sequence[Property] = PROPERTIES
+) -> tuple[list[Finding], ImageFacts]:
     paths = [member.path for member in features.members]
-    images = read_facts(paths, columns_needed(), **drawn_share(features, config))
-    return audit(images, config), images
+    images = read_facts(paths, columns_needed(properties), **drawn_share(features, config))
+    return audit(images, config, properties), images
 
 
 def _result(findings: Sequence[Finding], images: ImageFacts) -> dict[str, Any]:

@@ -9,11 +9,14 @@ import pytest
 from _small import base_config, write_small_features
 from mlflow import MlflowClient
 
+import rdd.runs.audit
 from rdd import storage
 from rdd.config import Config
 from rdd.config.parse import override
+from rdd.evaluation.audit import audit
+from rdd.on_ray.audit import run_audit
 from rdd.on_ray.train import run_training
-from rdd.runs.audit import audit_training, run_audit
+from rdd.runs.audit import audit_training
 from rdd.tracking.tracker import NullTracker
 
 pytestmark = pytest.mark.timeout(180)
@@ -76,6 +79,19 @@ def test_a_training_warns_of_red_leaks_and_logs_them(config: Config, caplog) -> 
     assert run.data.metrics["audit/red_leaks"] == 5
     assert run.data.tags["rdd.red_leaks"].startswith("width, ")
     assert json.loads(Path(summary["run_dir"], "audit", "audit.json").read_text())["red"] == [*RED, "text_words_official"]
+
+
+def test_the_folds_of_a_cross_validation_are_audited_once_and_each_has_the_audit(config: Config, caplog, monkeypatch) -> None:
+    caplog.set_level(logging.WARNING, logger="rdd")
+    asked: list[int] = []
+    monkeypatch.setattr(rdd.runs.audit, "audit", lambda *given: asked.append(1) or audit(*given))
+    folds = {"train.cross_validate": True, "features.split": "folds", "features.num_folds": 2, "train.epochs": 1}
+    summary = run_training(override(config, folds))
+    assert len(asked) == len([one for one in caplog.records if "told apart by width" in one.message]) == 1
+    runs = MlflowClient(config.tracking.uri).search_runs(["1"])
+    assert [run.data.metrics["audit/square_auroc"] for run in runs] == [1.0, 1.0]
+    first, second = (Path(summary["run_dir"], f"fold-{fold}", "audit", "audit.json").read_text() for fold in range(2))
+    assert first == second
 
 
 def test_the_official_text_mode_is_warned_of_with_the_auc_of_text_alone_and_once(
