@@ -28,7 +28,9 @@ class AuditConfig:
     red_above: float = 0.6
     """AUC in [0.5, 1); a property is a red leak when the lower end of its 95 % interval lies above."""
     near: float = 0.95
-    """Cosine in (0, 1] of two images' features, less the mean of the training part, from which they are near duplicates."""
+    """Cosine in (0, 1] from which two images are near duplicates: of their feature 'projected', or where that is not stored of
+    the first of features.inputs, less the mean of the training part. Of 220 photographs and generated images, those encoded
+    once more had at least 0.989 to themselves and 0.973 by block 9 of 12; others at most 0.952 and 0.914."""
     near_images: int = 2000
     """Images of validation and test, at least 1, that near duplicates are looked for of, among all of the training part."""
     probe_c: float = 0.01

@@ -9,7 +9,7 @@ from rdd import storage
 from rdd.config import AuditConfig, Config
 from rdd.config.stages import audit_stage
 from rdd.evaluation.audit import Finding, as_markdown, as_numbers, audit, columns_needed, findings_of, red_leaks
-from rdd.evaluation.duplicates import near_duplicates, same_files
+from rdd.evaluation.duplicates import NearDuplicates, as_sentences, compared_feature, near_duplicates, same_files
 from rdd.evaluation.equal_classes import as_markdown as equal_as_markdown
 from rdd.evaluation.leak_properties import PROPERTIES, Property
 from rdd.feature_names import TEXTS
@@ -67,13 +67,15 @@ def run_audit(config: Config, embed: EmbedCopy) -> dict[str, Any]:
         logger.info("the features or the detector have changed since: auditing again")
     features = FeatureSet.open(config.features.path)
     detector = check_equal_classes(config, features) if config.audit.pixels else None
-    table = FeatureTable.load(config.features.path, inputs=config.features.inputs, text=False, shared=map_folder())
+    feature = compared_feature(features.manifest, config.features.inputs)
+    table = FeatureTable.load(config.features.path, inputs=[feature], text=False, shared=map_folder())
     table.split(config.features, "train")  # refuses before any work if a part lacks a class
     with begun(stage_of_it, config, tags={"rdd.features_manifest_sha256": table.manifest_sha256}) as stage:
         findings, images = _audited(features, config.audit)
-        duplicates = _duplicates(config, features, table)
-        result = looked_at | _result(findings, images) | {"duplicates": duplicates}
-        page, numbers = as_markdown(findings, config.audit), _metrics(findings) | _duplicate_metrics(duplicates)
+        same_file, near = _duplicates(config, features, table)
+        result = looked_at | _result(findings, images) | {"duplicates": {"same_file": same_file, "near": asdict(near)}}
+        page = as_markdown(findings, config.audit) + "\n" + as_sentences(same_file, near, cosine=config.audit.near)
+        numbers = _metrics(findings) | _duplicate_metrics(same_file, near)
         del table
         if config.audit.pixels:
             equal = equal_classes(config, features, detector, embed)
@@ -154,12 +156,12 @@ def _result(findings: Sequence[Finding], images: ImageFacts) -> dict[str, Any]:
     }
 
 
-def _duplicates(config: Config, features: FeatureSet, table: FeatureTable) -> dict[str, Any]:
+def _duplicates(config: Config, features: FeatureSet, table: FeatureTable) -> tuple[int | None, NearDuplicates]:
     hashes = read_facts([member.path for member in features.members], ["content_hashes"])
     near = near_duplicates(
         table, config.features, cosine=config.audit.near, images=config.audit.near_images, seed=config.audit.seed
     )
-    return {"same_file": same_files(hashes, config.features), "near": asdict(near)}
+    return same_files(hashes, config.features), near
 
 
 def _keep(tracker: Tracker, findings: Sequence[Finding], numbers: Mapping[str, float], page: str, folder: str) -> None:
@@ -182,10 +184,9 @@ def _metrics(findings: Sequence[Finding]) -> dict[str, float]:
     return numbers
 
 
-def _duplicate_metrics(duplicates: dict[str, Any]) -> dict[str, float]:
-    near = duplicates["near"]
-    numbers = {"audit/near_duplicates": near["images"], "audit/near_duplicates_compared": near["compared"]}
-    return numbers | ({} if duplicates["same_file"] is None else {"audit/same_files": duplicates["same_file"]})
+def _duplicate_metrics(same_file: int | None, near: NearDuplicates) -> dict[str, float]:
+    numbers: dict[str, float] = {"audit/near_duplicates": near.images, "audit/near_duplicates_compared": near.compared}
+    return numbers | ({} if same_file is None else {"audit/same_files": same_file})
 
 
 def _warn(findings: Sequence[Finding], text_mode: str) -> None:

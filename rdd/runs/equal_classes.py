@@ -45,6 +45,7 @@ def check_equal_classes(config: Config, features: FeatureSet) -> Detector | None
         raise ValueError(
             f"features.path must name features of images as they are when audit.pixels is true, got {features.name} with {how}"
         )
+    features.layout(config.features.inputs, text=False)  # refuses what the features do not hold
     check_kept(config, config.features.inputs, "the probe (features.inputs)")
     if not config.evaluate.run:
         return None
@@ -55,6 +56,8 @@ def check_equal_classes(config: Config, features: FeatureSet) -> Detector | None
             f"{config.evaluate.run}"
         )
     detector = Detector.load(place)
+    detector.check_encoder(features.manifest["encoder"])
+    features.layout(list(detector.inputs), text=False)
     check_detector(config, detector)
     return detector
 

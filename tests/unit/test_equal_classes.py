@@ -89,7 +89,11 @@ def test_what_would_fail_later_is_refused_first(tmp_path: Path) -> None:
     assert check_equal_classes(config, features) is None
     for values, said in (
         ({"embed.degrade": ["flip"]}, "embed.degrade must be empty, since audit.pixels embeds copies of its own, got"),
-        ({"features.inputs": ["block_3"]}, r"must keep what the probe \(features.inputs\) looks at, block_3, got projected"),
+        ({"features.inputs": ["block_3"]}, "features.inputs must name features that .* holds, projected, got block_3"),
+        (
+            {"clip.projected": False, "clip.blocks": [3]},
+            r"must keep what the probe \(features.inputs\) looks at, projected, got block_3 without projected",
+        ),
         ({"evaluate.run": str(tmp_path)}, "evaluate.run must name a run with a detector .* or nothing"),
     ):
         with pytest.raises(ValueError, match=said):

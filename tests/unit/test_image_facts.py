@@ -9,7 +9,7 @@ from _features import D, feature_rows, write_features
 from rdd import storage
 from rdd.config import AuditConfig, FeaturesConfig
 from rdd.evaluation.audit import audit, columns_needed
-from rdd.evaluation.duplicates import near_duplicates, same_files
+from rdd.evaluation.duplicates import as_sentences, compared_feature, near_duplicates, same_files
 from rdd.features import FeatureTable
 from rdd.features.image_facts import read_facts
 
@@ -126,4 +126,13 @@ def test_near_duplicates_across_parts_are_found_and_their_class_is_compared(tmp_
     found = near_duplicates(table, CONFIG, **options)
     assert (found.images, found.of_other_class) == (2, 1)
     assert found.nearest[-1] == pytest.approx(1, abs=1e-4)
+    assert "2 have a near duplicate there (projected, cosine at least 0.999), 1 of these" in as_sentences(
+        0, found, cosine=0.999
+    )
     assert near_duplicates(table, CONFIG, **options | {"images": 5}).compared == 5
+
+
+def test_near_duplicates_are_looked_for_by_the_projection_where_it_is_stored() -> None:
+    width = {"width": D, "dtype": "float16"}
+    assert compared_feature({"features": {"block_2": width, "projected": width}}, ["block_2"]) == "projected"
+    assert compared_feature({"features": {"block_2": width, "block_5": width}}, ["block_5", "block_2"]) == "block_5"
