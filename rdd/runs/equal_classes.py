@@ -80,8 +80,9 @@ def equal_classes(config: Config, features: FeatureSet, detector: Detector | Non
     for number, (name, degrade) in enumerate(treatments.items(), start=1):
         logger.info("copy %d of %d: %s (%s)", number, len(treatments), name, ", ".join(degrade))
         copies[name] = embed(name, degrade)
-        _check_encoder(features, FeatureSet.open(copies[name]))
-    records = FeatureTable.load(copies[name], inputs=config.features.inputs, text=False).record_ids
+        table = FeatureTable.load(copies[name], inputs=config.features.inputs, text=False)
+        _check_copy(features, table)
+    records = table.record_ids
     rows, detector_images = _detector_rows(config, detector, copies, records) if detector else ({}, 0)
     probe, probe_images, left_out = _probe(config, copies, records)
     sizes = read_facts(
@@ -102,10 +103,17 @@ def drawn_share(features: FeatureSet, config: AuditConfig) -> dict[str, Any]:
     return {"share": min(1.0, config.max_images / features.manifest["images"]), "seed": config.seed}
 
 
-def _check_encoder(clean: FeatureSet, copy: FeatureSet) -> None:
+def _check_copy(clean: FeatureSet, copy: FeatureTable) -> None:
+    """Refuse a copy that can not be compared with the clean images, before the next one is embedded."""
     if found := differences(encoder_of(clean.manifest), encoder_of(copy.manifest)):
         what = ", ".join(f"{name} {ours!r} there and {theirs!r} here" for name, (ours, theirs) in found.items())
         raise ValueError(f"section clip must name the encoder that {clean.name} was embedded with, got {what}")
+    generated = int(copy.labels.sum())
+    if generated in (0, len(copy)):
+        raise ValueError(
+            f"the copies must hold both classes, got {len(copy) - generated} real and {generated} generated images; where "
+            "records are sorted by class, the first embed.limit of them may be of one, and 0 takes all"
+        )
 
 
 def _detector_rows(

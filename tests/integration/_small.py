@@ -24,12 +24,18 @@ ENCODER = {
 }
 
 
-def write_small_features(folder: Path, *, seed: int = 0, generated: tuple[str, str] = ("easy", "hard")) -> Path:
-    """A hundred records of a real image and one of each of two generators; another seed makes other records."""
+def write_small_features(
+    folder: Path,
+    *,
+    seed: int = 0,
+    generated: tuple[str, str] = ("easy", "hard"),
+    shifts: tuple[float, float, float] = (0.0, 1.2, 0.6),
+) -> Path:
+    """A hundred records of a real image and one of each of two generators, features shifted so far; another seed, others."""
     generator = torch.Generator().manual_seed(seed)
     rows, schema = [], features_schema(["projected", "block_2"])
     for i in range(100):
-        vectors = torch.randn(3, 8, generator=generator) + torch.tensor([[0.0], [1.2], [0.6]])
+        vectors = torch.randn(3, 8, generator=generator) + torch.tensor(shifts)[:, None]
         values = {
             "record_id": f"r{i}" if seed == 0 else f"r{i}-{seed}",
             "generators": ["real", *generated],

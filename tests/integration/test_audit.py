@@ -15,6 +15,7 @@ from rdd.config import Config
 from rdd.config.parse import override
 from rdd.evaluation.audit import audit
 from rdd.on_ray.audit import run_audit
+from rdd.on_ray.embed import run_embedding
 from rdd.on_ray.train import run_training
 from rdd.runs.audit import audit_training
 from rdd.tracking.tracker import NullTracker
@@ -60,6 +61,82 @@ def test_the_job_names_the_red_leaks_and_logs_them(config: Config, tmp_path: Pat
     assert {file.path for file in client.list_artifacts(run.info.run_id, "audit")} == {"audit/audit.json", "audit/audit.md"}
     assert run_audit(config) == summary  # finished, it says what there is
     storage.delete_directory(str(tmp_path / "features"))
+    assert run_audit(config) == summary
+
+
+def test_with_pixels_detector_and_probe_are_tried_on_copies_and_a_stopped_audit_goes_on(
+    config: Config, tmp_path: Path, caplog
+) -> None:
+    caplog.set_level(logging.WARNING, logger="rdd")
+    run = run_training(override(config, {"train.epochs": 3}))["run_dir"]
+    pixels = {"audit.pixels": True, "evaluate.run": run, "records.path": "somewhere"}
+    config = override(config, pixels)
+    asked: list[tuple[str, list[str]]] = []
+
+    def embed(name: str, degrade: list[str]) -> str:
+        asked.append((name, degrade))
+        if len(asked) == 2:
+            raise RuntimeError("stopped")
+        equal = {} if name == "encoded" else {"shifts": (0.0, 0.0, 0.0)}
+        return str(write_small_features(tmp_path / "copies" / name, **equal))
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        rdd.runs.audit.run_audit(config, embed)
+    summary = rdd.runs.audit.run_audit(config, embed)
+    assert [name for name, _ in asked[2:]] == ["encoded", "resized", "cropped", "all_three"]
+    assert asked[-1][1] == ["centre_square 256", "square 224", "jpeg 75"]
+    assert summary["red"] == [*RED, "text_words_official"]
+    clean, encoded, resized = (summary["equal"][name] for name in ("clean", "encoded", "resized"))
+    assert (encoded["probe_difference"], encoded["detector_difference"]) == (0, 0)
+    assert clean["probe_auroc"] > 0.8 > 0.65 > resized["probe_auroc"]
+    assert resized["detector_difference_interval"][1] < 0 > resized["probe_difference_interval"][1]
+    falls = [one.message for one in caplog.records if "treated alike" in one.message]
+    assert [line.split("(")[1].split(")")[0] for line in falls] == ["square 224", "centre_square 256", ", ".join(asked[-1][1])]
+    found = MlflowClient(config.tracking.uri).search_runs(["1"], "tags.`rdd.red_leaks` != ''", order_by=["start_time"])
+    assert found[-1].data.metrics["audit/resized_probe_auroc_difference_high"] < 0
+    page = Path(summary["output"], "audit.md").read_text()
+    assert "| resized | square 224 |" in page
+    assert "Duplicates across splits" in page
+    assert rdd.runs.audit.run_audit(config, embed) == summary
+    assert len(asked) == 6
+    with pytest.raises(ValueError, match=r"made with another config: audit.pixels \(True there, False now\)"):
+        rdd.runs.audit.run_audit(override(config, {"audit.pixels": False}), embed)
+    alone = override(config, {"evaluate.run": "", "audit.output": str(tmp_path / "alone")})
+    assert "detector_auroc" not in rdd.runs.audit.run_audit(alone, embed)["equal"]["clean"]
+
+
+def test_copies_of_one_class_or_another_encoder_are_refused_at_the_first(config: Config, tmp_path: Path) -> None:
+    config = override(config, {"audit.pixels": True, "records.path": "somewhere", "tracking.enabled": False})
+    folder = write_small_features(tmp_path / "copy")
+    manifest = storage.read_json(f"{folder}/manifest.json", {}, way_out="")
+    storage.write_json(f"{folder}/manifest.json", manifest | {"encoder": manifest["encoder"] | {"model": "other"}})
+    with pytest.raises(ValueError, match="section clip must name the encoder .* got model 'tiny' there and 'other' here"):
+        rdd.runs.audit.run_audit(config, lambda name, degrade: str(folder))
+
+
+@pytest.mark.slow
+def test_copies_that_make_the_classes_equal_are_embedded_on_ray(
+    ray_session, sample_set: Path, tiny_model: str, tmp_path: Path
+) -> None:
+    values = {
+        "records.path": f"{sample_set}/records",
+        "records.real_images": f"{sample_set}/real_images",
+        "clip.model": tiny_model,
+        "clip.pretrained": "random",
+        "embed.output": str(tmp_path / "clean"),
+        "audit.output": str(tmp_path / "audited"),
+        "audit.resamples": 100,
+        "audit.pixels": True,
+        "tracking.enabled": False,
+    }
+    config = override(base_config(tmp_path / "clean", tmp_path), values)
+    run_embedding(config)
+    summary = run_audit(config)
+    assert list(summary["equal"]) == ["clean", "encoded", "resized", "cropped", "all_three"]
+    assert summary["auroc"]["text_features_official"] > 0.6 > summary["auroc"]["text_features"]
+    for name, degrade in config.audit.treatments.items():
+        manifest = storage.read_json(f"{summary['output']}/features/{name}/manifest.json", {}, way_out="")
+        assert manifest["config"]["embed"]["degrade"] == degrade
     assert run_audit(config) == summary
 
 
