@@ -1,7 +1,11 @@
 """Audit a feature set for leaks: what tells real from generated images without looking at their pixels.
 
+With audit.pixels also: how far a detector falls, and a probe that is fitted anew, when both classes are encoded, resized and
+cropped alike.
+
 Examples:
     python jobs/audit.py --config jobs/configs/sample.yaml --audit.output runs/sample-audit
+    python jobs/audit.py --config jobs/configs/sample.yaml --config jobs/configs/audit.yaml
 """
 
 from typing import Any

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from _features import feature_rows, write_features
 from PIL import Image
 
 from rdd import storage
 from rdd.config import AuditConfig, Config
-from rdd.config.parse import override
+from rdd.config.parse import override, parse_config
+from rdd.config.stages import AUDIT, audit_stage, require
 from rdd.data.degrade import Degrader
 from rdd.evaluation.equal_classes import EqualClasses, as_markdown, falls, probe_rows
 from rdd.evaluation.robustness import copy_rows
@@ -80,6 +82,18 @@ def test_the_page_has_a_line_a_treatment_with_and_without_a_detector() -> None:
         assert "below 256 pixels in 3 of 60 real and 0 of 60 generated images" in page
         assert ("test of runs/a" in page) == bool(rows)
         assert "2 images that some copy lacks are left out" in page
+
+
+def test_the_named_run_asks_for_pixels_of_whatever_it_is_given_after() -> None:
+    written = yaml.safe_load(Path("jobs/configs/audit.yaml").read_text())
+    assert written.keys() == {"audit", "embed"}
+    files = ["--config", "jobs/configs/sample.yaml", "--config", "jobs/configs/audit.yaml"]
+    config = parse_config(files, sections=AUDIT.reads)
+    stage = audit_stage(config)
+    assert set(stage.reads) == set(AUDIT.reads)
+    assert {"records", "clip", "embed", "evaluate"} <= set(stage.sections)
+    with pytest.raises(ValueError, match="records.path must name the records to embed copies of"):
+        require(stage, override(config, {"records.path": ""}))
 
 
 def test_what_would_fail_later_is_refused_first(tmp_path: Path) -> None:
