@@ -169,3 +169,24 @@ def bound_without_errors(records: np.ndarray, labels: np.ndarray, *, level: floa
     real, generated = (len(np.unique(records[labels == label])) for label in (0, 1))
     pairs = min(real, generated, len(np.unique(records)) // 2)
     return float((1 - level) ** (1 / max(pairs, 1)))
+
+
+def difference_without_errors(ends: list[float] | None, aucs: tuple[float, float], least: float) -> list[float] | None:
+    """Interval of a difference of two AUCs of which one or both have no mis-ranked pair, which a bootstrap takes for certain.
+
+    Args:
+        ends: by the bootstrap.
+        aucs: of the one, and of the other that is taken from it.
+        least: lower bound of an AUC of 1 (:func:`bound_without_errors`).
+
+    Returns:
+        The same ends, moved by what an AUC of 1 may be too high: the lower end where the one is 1, the upper where the other.
+
+    Example:
+        >>> difference_without_errors([0.0, 0.0], (1.0, 1.0), 0.875), difference_without_errors([-0.25, 0.0], (0.9, 1.0), 0.875)
+        ([-0.125, 0.125], [-0.25, 0.125])
+    """
+    if ends is None:
+        return None
+    lower, upper = ((1 - least) * (auc == 1) for auc in aucs)
+    return [ends[0] - lower, ends[1] + upper]

@@ -120,14 +120,14 @@ def as_sentences(same_file: int | None, near: NearDuplicates, *, cosine: float) 
         near: of :func:`near_duplicates`.
         cosine: from which two images are near duplicates.
     """
-    known = "is not known, since the features hold no hashes of files" if same_file is None else f"holds for {same_file}"
+    same = "an unknown number (the features hold no hashes)" if same_file is None else f"{same_file}"
     middle, high, largest = near.nearest
     return (
-        f"Duplicates across splits: that the same file is in the training part as well {known} of the images of validation and "
-        f"test. Of {near.compared} of them that were compared with {near.training_images} of the training part, {near.images} "
-        f"have a near duplicate there ({near.feature}, cosine at least {cosine:g}), {near.of_other_class} of these one of the "
-        f"other class. The cosine to the nearest one is {middle:.2f} in the median, {high:.2f} at 95 % and {largest:.2f} at "
-        "most.\n"
+        f"Duplicates across splits. Of the images of validation and test, {same} have the same file in the training part. Of "
+        f"{near.compared} of them, each compared with {near.training_images} of the training part by the feature "
+        f"{near.feature}, {near.images} have a near duplicate there (cosine at least {cosine:g}), for {near.of_other_class} "
+        f"of these it is of the other class. The cosine to the nearest image is {middle:.2f} in the median, {high:.2f} at "
+        f"95 % and {largest:.2f} at most.\n"
     )
 
 

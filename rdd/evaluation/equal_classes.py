@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rdd.config import AuditConfig
-from rdd.evaluation.bootstrap import interval
+from rdd.evaluation.bootstrap import difference_without_errors, interval
 from rdd.evaluation.cross_validation import CrossValidated, cross_validated, on_features
 from rdd.evaluation.robustness import CLEAN, CopyRow
 
@@ -27,7 +27,7 @@ class ProbeRow:
     difference: float | None
     """Its AUC less that on clean images; None for these."""
     difference_interval: list[float] | None
-    """95 %, paired by record; where no pair is mis-ranked in either, what the bounds of both leave open."""
+    """95 %, paired by record; wider by what the bound leaves open where no pair is mis-ranked."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,7 @@ def probe_rows(
 def _probe_row(found: CrossValidated, clean: CrossValidated | None) -> ProbeRow:
     if clean is None:
         return ProbeRow(found.auroc, found.interval, None, None)
-    ends = interval(found.drawn - clean.drawn)
-    if found.auroc == clean.auroc == 1:
-        ends = [found.least - 1, 1 - clean.least]
+    ends = difference_without_errors(interval(found.drawn - clean.drawn), (found.auroc, clean.auroc), clean.least)
     return ProbeRow(found.auroc, found.interval, found.auroc - clean.auroc, ends)
 
 

@@ -143,7 +143,7 @@ PROPERTIES = (
     ),
     Property(
         "text_features_official",
-        "the same of the caption as text_mode official pairs them",
+        "CLIP's features of the caption alone, as text_mode official pairs them",
         (TEXT_ORIGINAL, TEXT_POSITIVE),
         _official_vectors,
         on_features,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rdd.evaluation.bootstrap import bound_without_errors, interval
+from rdd.evaluation.bootstrap import bound_without_errors, difference_without_errors, interval
 from rdd.evaluation.paired import Difference, difference, holm, joint_bootstrap
 from rdd.evaluation.scores import Scored
 from rdd.metrics import auroc, rate_above
@@ -64,12 +64,10 @@ def copy_rows(
 
 
 def _difference(copy: Scored, clean: Scored, drawn_copy: np.ndarray, drawn_clean: np.ndarray) -> Difference:
-    """Paired; where no pair is mis-ranked in either, which a bootstrap takes for certainty, what the bounds of both allow."""
     less = difference([copy], [clean], drawn_copy, drawn_clean)
-    if not auroc(copy.logits, copy.labels) == auroc(clean.logits, clean.labels) == 1:
-        return less
-    reach = 1 - bound_without_errors(clean.records, clean.labels)
-    return replace(less, interval=[-reach, reach])
+    aucs = auroc(copy.logits, copy.labels), auroc(clean.logits, clean.labels)
+    least = bound_without_errors(clean.records, clean.labels)
+    return replace(less, interval=difference_without_errors(less.interval, aucs, least))
 
 
 def _row(

@@ -126,7 +126,7 @@ def test_near_duplicates_across_parts_are_found_and_their_class_is_compared(tmp_
     found = near_duplicates(table, CONFIG, **options)
     assert (found.images, found.of_other_class) == (2, 1)
     assert found.nearest[-1] == pytest.approx(1, abs=1e-4)
-    assert "2 have a near duplicate there (projected, cosine at least 0.999), 1 of these" in as_sentences(
+    assert "by the feature projected, 2 have a near duplicate there (cosine at least 0.999), for 1 of these" in as_sentences(
         0, found, cosine=0.999
     )
     assert near_duplicates(table, CONFIG, **options | {"images": 5}).compared == 5
