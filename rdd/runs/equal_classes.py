@@ -45,6 +45,10 @@ def check_equal_classes(config: Config, features: FeatureSet) -> Detector | None
         raise ValueError(
             f"features.path must name features of images as they are when audit.pixels is true, got {features.name} with {how}"
         )
+    clip, held = config.clip, encoder_of(features.manifest)
+    known = {"model": clip.model, "normalized": clip.normalize, "precision": clip.precision}  # without a look at weights
+    here = {name: value for name, value in known.items() if held.get(name) is not None}
+    _refuse_other_encoder(features, differences({name: held[name] for name in here}, here))
     features.layout(config.features.inputs, text=False)  # refuses what the features do not hold
     check_kept(config, config.features.inputs, "the probe (features.inputs)")
     if not config.evaluate.run:
@@ -105,15 +109,19 @@ def drawn_share(features: FeatureSet, config: AuditConfig) -> dict[str, Any]:
 
 def _check_copy(clean: FeatureSet, copy: FeatureTable) -> None:
     """Refuse a copy that can not be compared with the clean images, before the next one is embedded."""
-    if found := differences(encoder_of(clean.manifest), encoder_of(copy.manifest)):
-        what = ", ".join(f"{name} {ours!r} there and {theirs!r} here" for name, (ours, theirs) in found.items())
-        raise ValueError(f"section clip must name the encoder that {clean.name} was embedded with, got {what}")
+    _refuse_other_encoder(clean, differences(encoder_of(clean.manifest), encoder_of(copy.manifest)))
     generated = int(copy.labels.sum())
     if generated in (0, len(copy)):
         raise ValueError(
             f"the copies must hold both classes, got {len(copy) - generated} real and {generated} generated images; where "
             "records are sorted by class, the first embed.limit of them may be of one, and 0 takes all"
         )
+
+
+def _refuse_other_encoder(clean: FeatureSet, different: Mapping[str, tuple[Any, Any]]) -> None:
+    if different:
+        what = ", ".join(f"{name} {ours!r} there and {theirs!r} here" for name, (ours, theirs) in different.items())
+        raise ValueError(f"section clip must name the encoder that {clean.name} was embedded with, got {what}")
 
 
 def _detector_rows(

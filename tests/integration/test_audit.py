@@ -69,7 +69,7 @@ def test_with_pixels_detector_and_probe_are_tried_on_copies_and_a_stopped_audit_
 ) -> None:
     caplog.set_level(logging.WARNING, logger="rdd")
     run = run_training(override(config, {"train.epochs": 3}))["run_dir"]
-    pixels = {"audit.pixels": True, "evaluate.run": run, "records.path": "somewhere"}
+    pixels = {"audit.pixels": True, "evaluate.run": run, "records.path": "somewhere", "clip.model": "tiny"}
     config = override(config, pixels)
     asked: list[tuple[str, list[str]]] = []
 
@@ -106,7 +106,11 @@ def test_with_pixels_detector_and_probe_are_tried_on_copies_and_a_stopped_audit_
 
 
 def test_copies_of_one_class_or_another_encoder_are_refused_at_the_first(config: Config, tmp_path: Path) -> None:
-    config = override(config, {"audit.pixels": True, "records.path": "somewhere", "tracking.enabled": False})
+    pixels = {"audit.pixels": True, "records.path": "somewhere", "tracking.enabled": False}
+    config = override(config, pixels)
+    with pytest.raises(ValueError, match="section clip must name the encoder .* 'tiny' there and 'ViT-L-14-quickgelu' here"):
+        rdd.runs.audit.run_audit(config, lambda name, degrade: pytest.fail("a copy was asked for"))
+    config = override(config, {"clip.model": "tiny"})
     folder = write_small_features(tmp_path / "copy")
     manifest = storage.read_json(f"{folder}/manifest.json", {}, way_out="")
     storage.write_json(f"{folder}/manifest.json", manifest | {"encoder": manifest["encoder"] | {"model": "other"}})
