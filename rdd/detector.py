@@ -12,6 +12,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from rdd import storage
+from rdd.bands import Bands
 from rdd.calibration import Calibration
 from rdd.config.parse import from_dict
 from rdd.config.stages import ADDED
@@ -24,12 +25,13 @@ from rdd.model import DetectorHead
 if TYPE_CHECKING:  # open_clip takes a second to import, and a worker that trains a head has no use for it
     from rdd.clip import ClipEncoder
 
-FORMAT = 3
-"""Of ``detector.json``; 2 carries the hash of its parts, 3 names the inputs too."""
+FORMAT = 4
+"""Of ``detector.json``; 2 carries the hash of its parts, 3 names the inputs too, 4 the bands."""
 
 _PARTS_2 = ("head_config", "encoder_identity", "text_mode", "threshold", "false_positive_rate", "calibration")
-_PARTS = {2: _PARTS_2, 3: (*_PARTS_2, "inputs")}
-"""By format, what a score depends on, beside the weights."""
+_PARTS_3 = (*_PARTS_2, "inputs")
+_PARTS = {2: _PARTS_2, 3: _PARTS_3, 4: (*_PARTS_3, "bands")}
+"""By format, what a score or a verdict depends on, beside the weights."""
 
 _OF_OLDER_HEADS = {path.removeprefix("model."): value for path, value in ADDED.items() if path.startswith("model.")}
 """Settings that the ``head_config`` of an older detector lacks, with what they were."""
@@ -50,7 +52,7 @@ class Detector:
     text_mode: TextMode
     """What its text half was trained on."""
     calibration: Calibration
-    """Its threshold, and its logits as probabilities."""
+    """Its threshold and bands, and its logits as probabilities."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Metrics of the test set, with intervals."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -200,7 +202,7 @@ def _detector_of(described: Any, weights: bytes) -> Detector:
     """
     if not isinstance(described, dict) or described.get("format") not in _PARTS:
         given = described.get("format") if isinstance(described, dict) else type(described).__name__
-        raise ValueError(f"format must be {' or '.join(map(str, _PARTS))}, got {given}")
+        raise ValueError(f"format must be one of {', '.join(map(str, _PARTS))}, got {given}")
     missing = [
         name for name in (*_PARTS[described["format"]], "metrics", "provenance", "parts_sha256") if name not in described
     ]
@@ -224,6 +226,7 @@ def _detector_of(described: Any, weights: bytes) -> Detector:
         threshold=described["threshold"],
         false_positive_rate=described["false_positive_rate"],
         **described["calibration"],
+        bands=None if described.get("bands") is None else Bands.from_json(described["bands"]),
     )
     if _parts_sha256(described, weights) != described["parts_sha256"]:
         raise ValueError("parts_sha256 must be that of the weights and settings, got another: a part was changed or replaced")

@@ -220,6 +220,12 @@ class EvaluateConfig:
     """Which part of features.path; all for a set that the detector has never seen."""
     false_positive_rate: float = 0.05
     """Rate in (0, 1) on validation that fixes the detector's threshold when it is made."""
+    band_false_positive_rate: float = 0.01
+    """Share in (0, 1) of real images that the detector may call likely generated; fixes its band when it is made."""
+    band_false_negative_rate: float = 0.05
+    """Share in (0, 1) of generated images that the detector may call likely real; between the two bands it says uncertain."""
+    coverage_levels: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    """Levels in (0, 1), each once, of conformal sets that validation fixes; an evaluation checks how many images they cover."""
     resamples: int = 1000
     """Bootstrap resamples of records for the intervals, in [100, 1000000]."""
     seed: int = 0
@@ -234,5 +240,10 @@ class EvaluateConfig:
             check(isinstance(name, str) and listed, f"evaluate.families.{name}", "be a list of wildcards", wildcards)
         rate = self.false_positive_rate
         check(0 < rate < 1, "evaluate.false_positive_rate", "lie in (0, 1)", rate)
+        for name in ("band_false_positive_rate", "band_false_negative_rate"):
+            check(0 < getattr(self, name) < 1, f"evaluate.{name}", "lie in (0, 1)", getattr(self, name))
+        levels = self.coverage_levels
+        within = all(0 < level < 1 for level in levels) and len(set(levels)) == len(levels)
+        check(within, "evaluate.coverage_levels", "hold levels in (0, 1), each once", levels)
         check(100 <= self.resamples <= MAX_RESAMPLES, "evaluate.resamples", f"lie in [100, {MAX_RESAMPLES}]", self.resamples)
         check(0 <= self.seed < SEEDS, "evaluate.seed", "lie in [0, 2^63)", self.seed)

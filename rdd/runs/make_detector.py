@@ -73,6 +73,9 @@ def _detector(config: Config, table: FeatureTable, best: TrainState) -> Detector
         images=table.split(config.features, "validation"),
         text_mode=text_mode,
         false_positive_rate=config.evaluate.false_positive_rate,
+        band_false_positive_rate=config.evaluate.band_false_positive_rate,
+        band_false_negative_rate=config.evaluate.band_false_negative_rate,
+        levels=config.evaluate.coverage_levels,
     )
     return Detector(
         head=head,

@@ -191,7 +191,7 @@ def test_torn_or_absent_files_are_said(tiny_model: str, tmp_path: Path) -> None:
         ("text_mode", "captions", "text_mode must be one of shared, official, none, got 'captions'"),
         ("encoder_identity", [], r"encoder_identity must be a mapping, got \[\]"),
         ("encoder_identity.weights_sha256", "0" * 64, "parts_sha256 must be that of the weights and settings"),
-        ("format", 1, "format must be 2 or 3, got 1"),
+        ("format", 1, "format must be one of 2, 3, 4, got 1"),
         ("inputs", {"projected": 16}, "inputs must go with text_mode and head_config.in_features, 32, got"),
         ("inputs", ["projected"], r"inputs must be widths of features of images by name, got \['projected'\]"),
     ],
