@@ -145,9 +145,14 @@ def rate_interval(value: float, values: np.ndarray, records: int, *, level: floa
         level: of confidence.
     """
     if value in (0, 1):
-        reach = 1 - (1 - level) ** (1 / max(records, 1))  # Clopper and Pearson
-        return [0.0, float(reach)] if value == 0 else [float(1 - reach), 1.0]
+        reach = none_found_bound(records, level=level)
+        return [0.0, reach] if value == 0 else [1 - reach, 1.0]
     return interval(values, level=level)
+
+
+def none_found_bound(records: int, *, level: float = 0.95) -> float:
+    """Upper confidence bound of a rate of which none of so many records has an event, by Clopper and Pearson, one-sided."""
+    return float(1 - (1 - level) ** (1 / max(records, 1)))
 
 
 def bound_without_errors(records: np.ndarray, labels: np.ndarray, *, level: float = 0.95) -> float:

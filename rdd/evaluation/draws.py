@@ -1,12 +1,13 @@
 """One bootstrap over records for everything that is reported of a set, so that all its numbers are of the same draws."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from rdd.evaluation.bootstrap import RecordWeightedAuc, blocks_of_counts
 from rdd.evaluation.curve import CURVE_METRICS, RecordWeightedCurve
-from rdd.evaluation.means import RecordWeightedMeans
+from rdd.evaluation.means import Column, RecordWeightedMeans
 from rdd.evaluation.scores import Scored
 
 
@@ -54,3 +55,22 @@ def draw(scored: Scored, means: RecordWeightedMeans, *, resamples: int, seed: in
         drawn={name: drawn[:, number] for number, name in enumerate(names)},
         records=aucs.records,
     )
+
+
+def drawn_means(
+    scored: Scored, columns: Mapping[str, Column], *, resamples: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Means of some quantities by name, ``(1,)`` as found and ``(draws,)``, by the draws that :func:`draw` makes of this seed.
+
+    Args:
+        scored: the images.
+        columns: quantities of them.
+        resamples: how many draws.
+        seed: of the draws.
+    """
+    means = RecordWeightedMeans(scored.records, columns)
+    blocks = blocks_of_counts(means.records, len(scored.logits), resamples=resamples, seed=seed)
+    drawn = np.concatenate([means(counts) for counts in blocks])
+    found = means(np.ones((1, means.records), dtype=np.int32))
+    values, draws = (dict(zip(means.names, of.T, strict=True)) for of in (found, drawn))
+    return values, draws

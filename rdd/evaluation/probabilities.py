@@ -72,11 +72,16 @@ def debiased_error(gap: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     Reference:
         Kumar, Liang & Ma, Verified uncertainty calibration (2019), whose simulated correction this is in closed form.
     """
+    return np.maximum(debiased_gaps(gap, deviation).sum(axis=1), 0)
+
+
+def debiased_gaps(gap: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """``(B, bins)`` of which :func:`debiased_error` is the sum; below 0 where the gap found is less than chance alone makes."""
     size = np.abs(gap)
     ratio = np.divide(size, deviation, out=np.full(size.shape, np.inf), where=deviation > 0)
     with np.errstate(invalid="ignore"):
         excess = 2 * deviation * (stats.norm.pdf(ratio) - np.where(np.isinf(ratio), 0, ratio) * stats.norm.sf(ratio))
-    return np.maximum((size - excess).sum(axis=1), 0)
+    return size - excess
 
 
 def probability(log_odds: np.ndarray) -> np.ndarray:

@@ -7,16 +7,17 @@ import numpy as np
 from rdd.calibration import Calibration
 from rdd.evaluation import groups as of_groups
 from rdd.evaluation.bootstrap import interval, rate_interval, share_interval
+from rdd.evaluation.coverage import coverage
 from rdd.evaluation.curve import CURVE_METRICS, RecordWeightedCurve
 from rdd.evaluation.draws import Draws, draw
 from rdd.evaluation.groups import Groups, Known
 from rdd.evaluation.means import Column, RecordWeightedMeans
+from rdd.evaluation.precision import PREVALENCE, precision_at, precision_interval
 from rdd.evaluation.probabilities import columns_of, debiased_error, gaps
+from rdd.evaluation.reliability import reliability
 from rdd.evaluation.scores import Scored
+from rdd.evaluation.verdicts import verdicts
 from rdd.metrics import auroc
-
-PREVALENCE = 0.01
-"""Share of generated images at which it is said what a verdict means: in most uses they are few."""
 
 
 def evaluate(
@@ -37,7 +38,8 @@ def evaluate(
         ``average_precision``, ``tpr_at_1_percent_fpr`` (null where the real images do not resolve it),
         ``fpr_at_95_percent_tpr``, ``equal_error_rate``; at ``threshold`` ``real_accuracy``, ``generated_accuracy``,
         ``true_positive_rate``, ``false_positive_rate``, ``balanced_accuracy``, ``precision_at_1_percent_generated``; of the
-        probabilities, with the classes weighed equally, ``nll``, ``brier``, ``calibration_error`` (debiased).
+        probabilities, with the classes weighed equally, ``nll``, ``brier``, ``calibration_error`` (debiased) with its bins in
+        ``reliability``; ``bands`` (null of a detector without) and ``coverage`` of its conformal sets by level.
         ``by_generator`` and ``by_family`` (each against all real images), ``novelty`` (seen and unseen generators apart, or
         ``all`` where that is not known: pooled AUC, mean and worst), ``worst_generator``, counts. ``accuracy`` is that of the
         set's own share of generated images.
@@ -60,7 +62,7 @@ def evaluate(
     for name, row in by_generator.items():
         row |= {"family": known.family(name), "seen": None if known.seen is None else name in known.seen}
     correct = (scored.logits >= calibration.threshold) == ~real
-    worst = of_groups.mean_and_worst(generators)
+    worst, bands = of_groups.mean_and_worst(generators), calibration.bands
     return {
         "auroc": overall,
         "auroc_interval": of_groups.single_intervals(everything)[0],
@@ -72,6 +74,9 @@ def evaluate(
         "real_images": int(real.sum()),
         "generated_images": int((~real).sum()),
         "records": draws.records,
+        "reliability": reliability(scored, calibration.log_odds(scored.logits), draws),
+        "bands": None if bands is None else verdicts(scored, bands, resamples=resamples, seed=seed),
+        "coverage": {} if bands is None else coverage(scored, bands, resamples=resamples, seed=seed),
         "by_generator": by_generator,
         "by_family": _by_group(scored, _groups(scored, families, draws), calibration.threshold),
         "novelty": {part: _novelty(scored, some, draws) for part, some in of_groups.by_novelty(names, known).items()},
@@ -98,16 +103,12 @@ def _with_intervals(scored: Scored, draws: Draws) -> dict[str, Any]:
 
     def shares(values: dict[str, Any]) -> dict[str, Any]:
         tpr, fpr = values["true_positive_rate"], values["false_positive_rate"]
-        flagged = PREVALENCE * tpr + (1 - PREVALENCE) * fpr
-        with np.errstate(invalid="ignore", divide="ignore"):
-            precision = np.divide(PREVALENCE * tpr, flagged)
         return {
             "real_accuracy": (1 - fpr, records[0]),
             "generated_accuracy": (tpr, records[1]),
             "true_positive_rate": (tpr, records[1]),
             "false_positive_rate": (fpr, records[0]),
             "balanced_accuracy": ((tpr + 1 - fpr) / 2, fewest),
-            "precision_at_1_percent_generated": (precision, fewest),
             **{name: (values[name], fewest) for name in CURVE_METRICS},
         }
 
@@ -121,10 +122,21 @@ def _with_intervals(scored: Scored, draws: Draws) -> dict[str, Any]:
         report[name] = None if is_null else float(value)
         between = None if fewest < 2 and 0 < value < 1 else _share_bounds(name, float(value), drawn[name][0], of)
         report[f"{name}_interval"] = None if is_null else between
+    report |= _precision(draws, records)
     drawn_losses = losses(draws.drawn)
     for name, value in losses(draws.values).items():
         report |= {name: value, f"{name}_interval": None if fewest < 2 else interval(drawn_losses[name])}
     return report | _calibration_error(draws, drawable=fewest > 1)
+
+
+def _precision(draws: Draws, records: dict[int, int]) -> dict[str, Any]:
+    """What the verdict at the threshold means where few images are generated."""
+    names = ("true_positive_rate", "false_positive_rate")
+    precision = float(precision_at(PREVALENCE, *(draws.values[name] for name in names)))
+    found, alarms = ((draws.values[name], draws.drawn[name], records[1 - number]) for number, name in enumerate(names))
+    name = f"precision_at_{PREVALENCE * 100:g}_percent_generated"
+    between = precision_interval(PREVALENCE, found, alarms)
+    return {name: None if np.isnan(precision) else precision, f"{name}_interval": between}
 
 
 def _share_bounds(name: str, value: float, drawn: np.ndarray, records: int) -> list[float] | None:

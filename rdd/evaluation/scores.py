@@ -35,6 +35,13 @@ class Scored:
         names, generator_of = np.unique(np.asarray(generators), return_inverse=True)
         return cls(logits, labels, generator_of, tuple(names.tolist()), records)
 
+    def of(self, images: np.ndarray) -> "Scored":
+        """The same of some images, ``(N,)`` bool."""
+        logits, labels, generator_of, records = (
+            values[images] for values in (self.logits, self.labels, self.generator_of, self.records)
+        )
+        return Scored(logits, labels, generator_of, self.generators, records)
+
     def generated_by(self) -> dict[str, np.ndarray]:
         """By name of a generator that has a generated image here, in alphabetical order: ``(N,)`` bool of its images."""
         present = np.unique(self.generator_of[self.labels == 1]).tolist()

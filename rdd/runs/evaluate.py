@@ -10,6 +10,7 @@ from rdd import storage
 from rdd.config import Config
 from rdd.config.stages import EVALUATE
 from rdd.detector import Detector
+from rdd.evaluation.coverage import warn_of_other_images
 from rdd.evaluation.groups import Known
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import score_part, write_logits
@@ -68,12 +69,20 @@ def run_evaluation(config: Config, *, child: Tracker | None = None) -> dict[str,
         known = Known(options.families, seen_generators(detector.provenance))
         drawing: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed, "known": known}
         report = evaluate(scored, calibration=calibration, **drawing)
+        _say_of_bands(report, options.part)
         figures = storage.join(output, "figures")
-        write_figures(figures, scored, calibration.threshold, f"{options.part} of {options.run}")
+        write_figures(figures, scored, report, f"{options.part} of {options.run}")
         stage.tracker.metrics(rounded(report_metrics(report, options.part)), step=0)
         stage.tracker.artefacts(figures, "figures")
         stage.finish(report | {"evaluated": evaluated})
     return _summary(output, options.part, report)
+
+
+def _say_of_bands(report: dict[str, Any], part: str) -> None:
+    """What a reader of the numbers should know of the detector's bands."""
+    if report["bands"] is None:
+        logger.info("the detector was made before there were bands, so none are reported; train it again to get them")
+    warn_of_other_images(report["coverage"], part)
 
 
 def images_of_part(config: Config, run: RunDirectory, table: FeatureTable) -> Tensor:

@@ -9,6 +9,7 @@ from rdd.config import Config
 from rdd.detector import Detector
 from rdd.evaluation.figures import histogram_figure, history_figure, roc_figure, save_figure
 from rdd.evaluation.groups import Known
+from rdd.evaluation.reliability_figure import reliability_figure
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored, score_part, write_logits
 from rdd.features import FeatureTable
@@ -52,15 +53,17 @@ def make_detector(config: Config, table: FeatureTable, run: RunDirectory) -> dic
     detector.save(run.detector)
     write_logits(run.test_logits, scored, table, images)
     write_trained_on(run.trained_on, table, config.features)
-    write_figures(run.figures, scored, calibration.threshold, "test set")
+    write_figures(run.figures, scored, test, "test set")
     save_figure(storage.join(run.figures, "history.png"), lambda: history_figure(last.history, "training"))
     return {**detector.metrics, "test_without_text": without_text, "history": last.history}
 
 
-def write_figures(folder: str, scored: Scored, threshold: float, what: str) -> None:
-    """ROC and histogram of a set."""
+def write_figures(folder: str, scored: Scored, report: dict[str, Any], what: str) -> None:
+    """ROC, histogram and reliability diagram of a set, of which ``report`` is the evaluation."""
+    threshold = report["threshold"]
     save_figure(storage.join(folder, "roc.png"), lambda: roc_figure(scored, f"ROC, {what}"))
     save_figure(storage.join(folder, "logits.png"), lambda: histogram_figure(scored, threshold, f"Logits, {what}"))
+    save_figure(storage.join(folder, "reliability.png"), lambda: reliability_figure(report, f"Reliability, {what}"))
 
 
 def _detector(config: Config, table: FeatureTable, best: TrainState) -> Detector:

@@ -31,6 +31,17 @@ _REPORTED = (
     "brier",
 )
 """Numbers of a report that are compared."""
+_OF_BANDS = (
+    "false_positive_rate",
+    "false_negative_rate",
+    "uncertain",
+    "real_uncertain",
+    "generated_uncertain",
+    "real_among_likely_generated",
+    "generated_among_likely_real",
+    "precision_at_1_percent_generated",
+)
+"""The same of a detector's bands."""
 
 
 def log_epoch(tracker: Tracker, metrics: Mapping[str, float]) -> None:
@@ -64,10 +75,11 @@ def report_metrics(report: Mapping[str, Any], part: str) -> dict[str, float]:
         part: of the features, the metrics' prefix.
 
     Returns:
-        By name ``<part>/<metric>``, ``<part>/<metric>_low`` and ``<part>/<metric>_high``; ``<part>/worst_generator_auroc``, and
-        ``<part>/<kind>/...`` of seen and unseen generators where both are there.
+        By name ``<part>/<metric>``, ``<part>/<metric>_low`` and ``<part>/<metric>_high``; ``<part>/worst_generator_auroc``;
+        ``<part>/bands/...`` and ``<part>/coverage_<level>/...`` of a detector that has bands; and ``<part>/<kind>/...`` of seen
+        and unseen generators where both are there.
     """
-    numbers = _with_ends({name: report.get(name) for name in _REPORTED}, report)
+    numbers = _with_ends({name: report.get(name) for name in _REPORTED}, report) | _of_bands(report)
     worst = report["worst_generator"]
     numbers |= _with_ends(
         {"worst_generator_auroc": worst["auroc"]}, {"worst_generator_auroc_interval": worst["auroc_interval"]}
@@ -77,6 +89,15 @@ def report_metrics(report: Mapping[str, Any], part: str) -> dict[str, float]:
         apart = _with_ends({name: values[name] for name in ("auroc", "mean_auroc", "worst_auroc")}, values)
         numbers |= {f"{kind}/{name}": value for name, value in apart.items()}
     return {f"{part}/{name}": value for name, value in numbers.items()}
+
+
+def _of_bands(report: Mapping[str, Any]) -> dict[str, float]:
+    bands = report.get("bands") or {}
+    numbers = {f"bands/{name}": value for name, value in _with_ends({n: bands.get(n) for n in _OF_BANDS}, bands).items()}
+    for level, row in report.get("coverage", {}).items():
+        covered = _with_ends({f"{name}_coverage": row[f"{name}_coverage"] for name in ("real", "generated")}, row)
+        numbers |= {f"coverage_{level}/{name}": value for name, value in covered.items()}
+    return numbers
 
 
 def _with_ends(values: Mapping[str, float | None], intervals: Mapping[str, Any]) -> dict[str, float]:

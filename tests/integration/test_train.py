@@ -146,7 +146,12 @@ def test_a_run_makes_a_detector_that_evaluates_to_the_same(config: Config, tmp_p
     low, high = metrics["test"]["auroc_interval"]
     assert low < metrics["test"]["auroc"] < high
     assert metrics["test"]["tpr_at_1_percent_fpr"] is None  # thirty real images do not resolve it
-    assert sorted(path.name for path in (run / "figures").iterdir()) == ["history.png", "logits.png", "roc.png"]
+    assert sorted(path.name for path in (run / "figures").iterdir()) == [
+        "history.png",
+        "logits.png",
+        "reliability.png",
+        "roc.png",
+    ]
     evaluated = override(config, {"evaluate.run": str(run), "evaluate.output": str(tmp_path / "evaluated")})
     assert run_evaluation(evaluated)["test_auroc"] == summary["test_auroc"]
     from mlflow import MlflowClient
@@ -353,6 +358,6 @@ def test_a_figure_that_can_not_be_drawn_costs_no_result(config: Config, monkeypa
     monkeypatch.setattr(make_detector, "roc_figure", stumble)
     summary = run_training(override(config, {"train.epochs": 1}))
     figures = {path.name for path in (Path(summary["run_dir"]) / "figures").iterdir()}
-    assert figures == {"history.png", "logits.png"}
+    assert figures == {"history.png", "logits.png", "reliability.png"}
     assert "roc.png is not drawn (ValueError: a name that the parser" in caplog.text
     assert (Path(summary["run_dir"]) / "metrics.json").exists()
