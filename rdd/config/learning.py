@@ -218,6 +218,9 @@ class EvaluateConfig:
     """Directory to write: metrics.json, logits.parquet, figures/."""
     part: Literal["test", "validation", "train", "all"] = "test"
     """Which part of features.path; all for a set that the detector has never seen."""
+    shift_labels: str = ""
+    """CSV or Parquet file of a few labels of a new domain (record_id, label, optional generator): they fit a shift of the
+    log-odds, which is reported apart, and their records are left out of the numbers."""
     false_positive_rate: float = 0.05
     """Rate in (0, 1) on validation that fixes the detector's threshold when it is made."""
     band_false_positive_rate: float = 0.01

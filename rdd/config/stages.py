@@ -72,6 +72,7 @@ ADDED: Mapping[str, Any] = {
     "evaluate.band_false_positive_rate": 0.01,  # earlier detectors have no bands; one that is still to be made gets them
     "evaluate.band_false_negative_rate": 0.05,
     "evaluate.coverage_levels": [0.9, 0.95],
+    "evaluate.shift_labels": "",
 }
 """Settings that came later, with what they were in a directory whose ``config.yaml`` lacks them, so that it is gone on with."""
 
@@ -91,6 +92,7 @@ _OF_A_RUN = frozenset(
         "evaluate.run",
         "evaluate.output",
         "evaluate.part",
+        "evaluate.shift_labels",
     }
 )
 

@@ -11,7 +11,9 @@ from rdd.config import Config
 from rdd.config.stages import EVALUATE
 from rdd.detector import Detector
 from rdd.evaluation.coverage import warn_of_other_images
+from rdd.evaluation.figures import save_figure
 from rdd.evaluation.groups import Known
+from rdd.evaluation.reliability_figure import reliability_figure
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import score_part, write_logits
 from rdd.features import FeatureTable
@@ -20,6 +22,7 @@ from rdd.features.node_map import map_folder
 from rdd.hashing import sha256_bytes
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import write_figures
+from rdd.runs.shifted import read_shift_labels, shift_report
 from rdd.runs.stage import begun, finished
 from rdd.runs.trained_on import refuse_trained_on, seen_generators
 from rdd.tracking.course import Course
@@ -37,11 +40,12 @@ def run_evaluation(config: Config, *, child: Tracker | None = None) -> dict[str,
         child: its MLflow run, where it is one below another's; by default one of its own.
 
     Returns:
-        ``output``, ``<part>_auroc`` with its interval, the worst generator, counts.
+        ``output``, ``<part>_auroc`` with its interval, the worst generator, counts; with ``evaluate.shift_labels`` what the
+        shift is and does, apart under ``with_shift``.
 
     Raises:
         ValueError: a path is not given, the features are of another encoder or lack one of its inputs, the part holds one class
-            only, or ``test`` or ``all`` holds records that the run was trained on.
+            only, ``test`` or ``all`` holds records that the run was trained on, or the labels for a shift can not be used.
     """
     options, output = config.evaluate, storage.absolute(config.evaluate.output)
     report = finished(EVALUATE, config)
@@ -60,18 +64,26 @@ def run_evaluation(config: Config, *, child: Tracker | None = None) -> dict[str,
     generated = int(table.labels[images].sum())
     if generated in (0, len(images)):
         raise ValueError(f"both classes must be present, got {len(images) - generated} real and {generated} generated images")
+    labels = read_shift_labels(options.shift_labels, table, images) if options.shift_labels else None
     tags = {"rdd.features_manifest_sha256": table.manifest_sha256, "rdd.run": options.run}
     with begun(EVALUATE, config, tags=tags, child=child) as stage:
         course = Course(stage.tracker, "images")
-        scored, calibration = score_part(detector, table, images), detector.calibration
+        everything, calibration = score_part(detector, table, images), detector.calibration
         course.end(len(images))
-        write_logits(storage.join(output, "logits.parquet"), scored, table, images)
+        scored = everything if labels is None else labels.counted(everything)
+        counted = images if labels is None else images[torch.from_numpy(~labels.left_out)]
+        write_logits(storage.join(output, "logits.parquet"), scored, table, counted)
         known = Known(options.families, seen_generators(detector.provenance))
         drawing: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed, "known": known}
         report = evaluate(scored, calibration=calibration, **drawing)
         _say_of_bands(report, options.part)
-        figures = storage.join(output, "figures")
-        write_figures(figures, scored, report, f"{options.part} of {options.run}")
+        figures, what = storage.join(output, "figures"), f"{options.part} of {options.run}"
+        write_figures(figures, scored, report, what)
+        if labels is not None:
+            shift = shift_report(everything, labels, calibration=calibration, report=report, **drawing)
+            place, moved = storage.join(figures, "reliability_with_shift.png"), shift["with_shift"]
+            save_figure(place, lambda: reliability_figure(moved, f"Reliability with shift, {what}"))
+            report["shift"] = shift
         stage.tracker.metrics(rounded(report_metrics(report, options.part)), step=0)
         stage.tracker.artefacts(figures, "figures")
         stage.finish(report | {"evaluated": evaluated})
@@ -99,8 +111,9 @@ def images_of_part(config: Config, run: RunDirectory, table: FeatureTable) -> Te
 
 
 def _identity(config: Config) -> dict[str, str]:
-    """What is evaluated, on what: a detector trained anew and features embedded anew have another; "" where one is gone."""
-    return {
+    """What is evaluated, on what, so that a detector, features or labels made anew are told; "" where one is gone."""
+    labels = config.evaluate.shift_labels
+    return ({"shift_labels_sha256": _sha256_if_there(labels)} if labels else {}) | {
         "detector_sha256": detector_sha256(config.evaluate.run),
         "features": identity_if_there(config.features.path) or "",
     }
@@ -108,8 +121,11 @@ def _identity(config: Config) -> dict[str, str]:
 
 def detector_sha256(run: str) -> str:
     """Of the weights of a run's detector; "" where it is gone."""
-    weights = storage.join(RunDirectory(run).detector, "detector.safetensors")
-    return sha256_bytes(storage.read_bytes(weights)) if storage.exists(weights) else ""
+    return _sha256_if_there(storage.join(RunDirectory(run).detector, "detector.safetensors"))
+
+
+def _sha256_if_there(path: str) -> str:
+    return sha256_bytes(storage.read_bytes(path)) if storage.exists(path) else ""
 
 
 def _summary(output: str, part: str, report: dict[str, Any]) -> dict[str, Any]:
@@ -126,4 +142,10 @@ def _summary(output: str, part: str, report: dict[str, Any]) -> dict[str, Any]:
         "balanced_accuracy": report["balanced_accuracy"],
         "real_images": report["real_images"],
         "generated_images": report["generated_images"],
+        **({"with_shift": _summary_of_shift(report["shift"])} if "shift" in report else {}),
     }
+
+
+def _summary_of_shift(shift: dict[str, Any]) -> dict[str, Any]:
+    numbers = {name: shift["with_shift"][name] for name in ("balanced_accuracy", "calibration_error")}
+    return {"log_odds": shift["log_odds"], "log_odds_interval": shift["log_odds_interval"], **numbers}

@@ -76,14 +76,18 @@ def report_metrics(report: Mapping[str, Any], part: str) -> dict[str, float]:
 
     Returns:
         By name ``<part>/<metric>``, ``<part>/<metric>_low`` and ``<part>/<metric>_high``; ``<part>/worst_generator_auroc``;
-        ``<part>/bands/...`` and ``<part>/coverage_<level>/...`` of a detector that has bands; and ``<part>/<kind>/...`` of seen
-        and unseen generators where both are there.
+        ``<part>/bands/...`` and ``<part>/coverage_<level>/...`` of a detector that has bands; ``<part>/<kind>/...`` of seen and
+        unseen generators where both are there; and ``<part>/shift/log_odds`` and ``<part>/with_shift/...`` of a shift.
     """
     numbers = _with_ends({name: report.get(name) for name in _REPORTED}, report) | _of_bands(report)
     worst = report["worst_generator"]
     numbers |= _with_ends(
         {"worst_generator_auroc": worst["auroc"]}, {"worst_generator_auroc_interval": worst["auroc_interval"]}
     )
+    if (shift := report.get("shift")) is not None:
+        moved = _with_ends({name: shift["with_shift"].get(name) for name in _REPORTED}, shift["with_shift"])
+        numbers |= {f"shift/{name}": value for name, value in _with_ends({"log_odds": shift["log_odds"]}, shift).items()}
+        numbers |= {f"with_shift/{name}": value for name, value in (moved | _of_bands(shift["with_shift"])).items()}
     novelty = report.get("novelty", {})
     for kind, values in novelty.items() if len(novelty) > 1 else ():
         apart = _with_ends({name: values[name] for name in ("auroc", "mean_auroc", "worst_auroc")}, values)
