@@ -37,9 +37,9 @@ def coverage(scored: Scored, bands: Bands, *, resamples: int, seed: int) -> dict
     for one in bands.conformal:
         holds = {"real": scored.logits < one.real_below, "generated": scored.logits > one.generated_above}
         for name, images in of_class.items():
-            columns[f"{one.level}/{name}"] = Column(holds[name].astype(np.float64), images)
-            columns[f"{one.level}/{name}/both"] = Column((holds["real"] & holds["generated"]).astype(np.float64), images)
-            columns[f"{one.level}/{name}/none"] = Column((~holds["real"] & ~holds["generated"]).astype(np.float64), images)
+            columns[f"{one.level}/{name}"] = Column(holds[name], images)
+            columns[f"{one.level}/{name}/both"] = Column(holds["real"] & holds["generated"], images)
+            columns[f"{one.level}/{name}/none"] = Column(~holds["real"] & ~holds["generated"], images)
     if not columns:
         return {}
     means = drawn_means(scored, columns, resamples=resamples, seed=seed)

@@ -50,8 +50,8 @@ def evaluate(
     overall = auroc(scored.logits, scored.labels)
     known = known or Known(families={}, seen=None)
     real = scored.labels == 0
-    means = RecordWeightedMeans(scored.records, _columns(scored, calibration))  # the columns are not kept, only their sums
-    draws = draw(scored, means, resamples=resamples, seed=seed)
+    # neither the columns nor their sums are kept, which are as large as the set
+    draws = draw(scored, RecordWeightedMeans(scored.records, _columns(scored, calibration)), resamples=resamples, seed=seed)
     names = list(scored.generated_by())
     families: dict[str, list[str]] = {}
     for name in names:

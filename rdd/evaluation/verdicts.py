@@ -33,7 +33,7 @@ def verdicts(scored: Scored, bands: Bands, *, resamples: int, seed: int) -> dict
     real, generated = scored.labels == 0, scored.labels == 1
     called = {"likely_generated": bands.likely_generated(scored.logits), "likely_real": bands.likely_real(scored.logits)}
     columns = {
-        f"{kind}_{verdict}": Column(images.astype(np.float64), of)
+        f"{kind}_{verdict}": Column(images, of)
         for kind, of in (("real", real), ("generated", generated))
         for verdict, images in called.items()
     }
@@ -121,7 +121,7 @@ def _shares_of(
     """Share of each verdict among the images of one generator, by draws of its own records."""
     own = scored.of(images)
     everything = np.ones(len(own.logits), dtype=bool)
-    columns = {verdict: Column(of[images].astype(np.float64), everything) for verdict, of in called.items()}
+    columns = {verdict: Column(of[images], everything) for verdict, of in called.items()}
     values, drawn = drawn_means(own, columns, resamples=resamples, seed=seed)
     for means in (values, drawn):
         means["uncertain"] = np.clip(1 - means["likely_generated"] - means["likely_real"], 0, 1).round(12)

@@ -13,6 +13,7 @@ from measure import Figure, seconds, times_as_fast
 from sklearn.metrics import roc_auc_score
 from synthetic import write_features
 
+from rdd.bands import Bands, fix_bands
 from rdd.calibration import Calibration
 from rdd.config import FeaturesConfig
 from rdd.evaluation.bootstrap import RecordWeightedAuc
@@ -107,16 +108,23 @@ def _thousand_resamples(records: int = 100_000, some: int = 100) -> float:
     names = ("real", "a", "b", "c", "d")
     logits = rng.normal(size=len(labels)) + rng.normal(size=records)[of_record] + labels
     scored = Scored(logits, labels, np.tile(np.arange(5), records), names, of_record)
-    calibration = Calibration(threshold=1.0, false_positive_rate=0.05, slope=1.0, offset=0.0, prior=0.8)
+    calibration = Calibration(threshold=1.0, false_positive_rate=0.05, slope=1.0, offset=0.0, prior=0.8, bands=_bands())
     once, often = (seconds(lambda n=n: evaluate(scored, calibration=calibration, resamples=n, seed=0)) for n in (2, 2 + some))
     return once + (often - once) * 1000 / some
+
+
+def _bands() -> Bands:
+    """Of a detector as it is made by default."""
+    logits, labels = np.random.default_rng(0).normal(size=2000), np.tile([0, 1], 1000)
+    rates = {"false_positive_rate": 0.01, "false_negative_rate": 0.05}
+    return fix_bands(logits + labels, labels, np.arange(2000) // 2, **rates, levels=[0.9, 0.95])
 
 
 def _evaluation(table: FeatureTable) -> float:
     """Bytes an image that an evaluation takes at its peak, what it is given aside."""
     logits = np.random.default_rng(0).normal(size=len(table)) + table.labels.numpy()
     known = (table.labels.numpy(), table.generator_of.numpy(), table.generators, table.record_of.numpy())
-    calibration = Calibration(threshold=0.0, false_positive_rate=0.05, slope=1.0, offset=0.0, prior=0.5)
+    calibration = Calibration(threshold=0.0, false_positive_rate=0.05, slope=1.0, offset=0.0, prior=0.5, bands=_bands())
     tracemalloc.start()
     try:
         evaluate(Scored(logits, *known), calibration=calibration, resamples=5, seed=0)
