@@ -4,6 +4,8 @@ Examples:
     python jobs/evaluate.py --config jobs/configs/sample.yaml
     python jobs/evaluate.py --evaluate.run runs/sample --features.path data/features/mine --evaluate.part all \
         --evaluate.output runs/sample-on-mine
+    python jobs/evaluate.py --evaluate.run runs/sample --features.path data/features/mine --evaluate.part all \
+        --evaluate.output runs/sample-on-mine-shifted --evaluate.shift_labels few_labels.csv
 """
 
 from typing import Any

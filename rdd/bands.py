@@ -81,6 +81,17 @@ class Bands:
         """``(N,)`` bool of ``(N,)`` logits."""
         return (logits <= self.likely_real_to) & (logits < self.likely_generated_from)
 
+    def around(self, threshold: float) -> "Bands":
+        """The same with a threshold between the edges, so that verdict and threshold never contradict each other.
+
+        An edge only moves outwards, by which both rates hold all the more.
+
+        Args:
+            threshold: logit at and above which an image is called generated.
+        """
+        lower = min(self.likely_real_to, float(np.nextafter(threshold, -np.inf)))
+        return replace(self, likely_real_to=lower, likely_generated_from=max(self.likely_generated_from, threshold))
+
     def shifted(self, by: float) -> "Bands":
         """The bands of logits that are smaller by so much."""
         conformal = tuple(

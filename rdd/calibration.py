@@ -125,7 +125,7 @@ def calibrate(
     method = min(losses, key=losses.__getitem__)  # of equal ones the first, which is Platt's
     slope, offset = fit_line(logits, labels, method)
     asked = {"false_positive_rate": band_false_positive_rate, "false_negative_rate": band_false_negative_rate}
-    bands = fix_bands(logits, labels, records, **asked, levels=levels)
+    bands = fix_bands(logits, labels, records, **asked, levels=levels).around(threshold)
     _warn_of_few_records(bands, **asked)
     return Calibration(
         threshold=threshold,

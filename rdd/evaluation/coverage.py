@@ -83,7 +83,7 @@ def expected_coverage(level: float, *, validation_records: int, test_records: in
 
     Example:
         >>> expected_coverage(0.9, validation_records=99, test_records=1000)
-        [0.834, 0.954]
+        [0.831, 0.953]
     """
     rate = max(1 - level, least_rate(validation_records))
     beyond = max(1, int(np.floor(rate * (validation_records + 1) + 1e-9)))
@@ -94,9 +94,9 @@ def expected_coverage(level: float, *, validation_records: int, test_records: in
 
 
 def warn_of_other_images(report: dict[str, dict[str, Any]], what: str) -> None:
-    """Say where images are covered less often than is to be expected of images that are like those of validation."""
-    for level, row in report.items():
-        for name in CLASSES:
+    """Say of each class whose images are covered less often than is to be expected if they are like those of validation."""
+    for name in CLASSES:
+        for level, row in report.items():
             if not row[f"{name}_as_calibrated"]:
                 low, high = row[f"{name}_expected"]
                 logger.warning(
@@ -104,3 +104,4 @@ def warn_of_other_images(report: dict[str, dict[str, Any]], what: str) -> None:
                     "if they are like those of validation; if they are not, stated rates and probabilities do not hold here",
                     *(what, level, row[f"{name}_coverage"], name, low, high),
                 )
+                break  # once a class

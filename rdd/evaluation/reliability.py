@@ -21,7 +21,8 @@ def reliability(scored: Scored, log_odds: np.ndarray, draws: Draws) -> list[dict
     Returns:
         By bin, from the lowest probability: ``weight`` (share of the images, the classes weighed equally), the mean
         ``probability`` that was said, the ``generated_share`` that was found with ``generated_share_interval`` (95 %, by
-        records; a one-sided bound where a class has no image in the bin), ``error`` (what the bin adds to
+        records, of its distance to what was said: where it leaves out ``probability``, the bin is off by more than chance; a
+        one-sided bound of the share where a class has no image in the bin), ``error`` (what the bin adds to
         ``calibration_error``, of which the rest is chance; below 0 where the gap is smaller than chance alone makes it),
         ``real_images``, ``generated_images``.
     """

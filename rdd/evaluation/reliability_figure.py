@@ -22,10 +22,18 @@ def reliability_figure(report: Mapping[str, Any], title: str) -> bytes:
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="perfectly calibrated")
     errors = np.clip(np.stack([found - bounds[:, 0], bounds[:, 1] - found]), 0, None)
-    axes.errorbar(said, found, yerr=errors, color=BLUE, marker="o", capsize=3, linewidth=1.4, label="bins, 95 % interval")
+    axes.errorbar(
+        said,
+        found,
+        yerr=errors,
+        color=BLUE,
+        marker="o",
+        capsize=3,
+        linewidth=1.4,
+        label="bins, 95 % interval of the distance to it",
+    )
     axes.set(ylabel="generated share, classes weighed equally", ylim=(-0.02, 1.02), xlim=(-0.02, 1.02))
-    axes.set_title(plain_text(title, longest=60))
-    axes.text(0.97, 0.06, _error_text(report), transform=axes.transAxes, ha="right", va="bottom", fontsize="small")
+    axes.set_title(f"{plain_text(title, longest=60)}\n{_error_text(report)}")
     axes.legend(loc="upper left", fontsize="small")
     _counts(below, bins, said)
     return png(figure)
@@ -35,7 +43,7 @@ def _error_text(report: Mapping[str, Any]) -> str:
     """The calibration error with its interval."""
     ends = report["calibration_error_interval"]
     between = "" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})"
-    return f"calibration error, less chance:\n{report['calibration_error']:.3f}{between}"
+    return f"calibration error, less chance: {report['calibration_error']:.3f}{between}"
 
 
 def _counts(axes: Any, bins: list[dict[str, Any]], said: np.ndarray) -> None:

@@ -95,6 +95,19 @@ def test_bands_move_with_the_logits_and_do_not_depend_on_the_order() -> None:
     assert doubled == bands  # twice the images of the same records tell nothing more
 
 
+@pytest.mark.parametrize("threshold", [-3.0, 0.0, 3.0])
+def test_verdict_and_threshold_never_contradict_each_other(threshold: float) -> None:
+    logits, labels, records = drawn(1.0)
+    bands = fix_bands(logits, labels, records, **RATES)
+    around, at = bands.around(threshold), np.append(logits, threshold)
+    assert not (around.likely_real(at) & (at >= threshold)).any()
+    assert not (around.likely_generated(at) & (at < threshold)).any()
+    assert (around.likely_real(at) <= bands.likely_real(at)).all()
+    assert (around.likely_generated(at) <= bands.likely_generated(at)).all()
+    if bands.likely_real_to < threshold < bands.likely_generated_from:
+        assert around == bands
+
+
 def test_a_shift_of_the_log_odds_moves_threshold_bands_and_probabilities_together() -> None:
     bands = fix_bands(*drawn(1.0), **RATES, levels=[0.9])
     calibration = Calibration(threshold=1.0, false_positive_rate=0.05, slope=2.0, offset=-1.0, prior=0.5, bands=bands)

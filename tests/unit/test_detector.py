@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,22 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from rdd.bands import Bands, ConformalSet
 from rdd.calibration import Calibration
 from rdd.clip import ClipEncoder
 from rdd.detector import Detector
 from rdd.model import DetectorHead, dropout_mask
+
+BANDS = Bands(
+    likely_real_to=-0.5,
+    likely_generated_from=1.5,
+    between="both",
+    false_positive_rate=0.01,
+    false_negative_rate=0.05,
+    real_records=99,
+    generated_records=99,
+    conformal=(ConformalSet(level=0.9, real_below=1.0, generated_above=0.0),),
+)
 
 
 def pictures(number: int = 3) -> list[Image.Image]:
@@ -29,7 +42,7 @@ def detector_of(encoder: ClipEncoder, text_mode: str = "none") -> Detector:
         inputs={"projected": 32},
         encoder_identity=asdict(encoder.identity),
         text_mode=text_mode,
-        calibration=Calibration(threshold=0.25, false_positive_rate=0.05, slope=2.0, offset=-1.0, prior=0.8),
+        calibration=Calibration(threshold=0.25, false_positive_rate=0.05, slope=2.0, offset=-1.0, prior=0.8, bands=BANDS),
     )
 
 
@@ -80,14 +93,16 @@ def test_inputs_are_computed_by_name_in_one_pass(tiny_model: str, tmp_path: Path
         np.testing.assert_allclose(loaded.score(pictures(), texts), expected)
 
 
-def as_format_2(folder: Path) -> None:
-    """Rewrite a detector as it was before inputs had names."""
+def as_format(folder: Path, number: int) -> None:
+    """Rewrite a detector as it was before there were bands, and in format 2 before inputs had names."""
     from rdd.hashing import sha256_bytes
 
     place = folder / "detector.json"
-    described = json.loads(place.read_text()) | {"format": 2}
-    del described["inputs"]
-    names = ("head_config", "encoder_identity", "text_mode", "threshold", "false_positive_rate", "calibration")
+    described = json.loads(place.read_text()) | {"format": number}
+    names = ["head_config", "encoder_identity", "text_mode", "threshold", "false_positive_rate", "calibration"]
+    names += ["inputs"] if number == 3 else []
+    for name in {"inputs", "bands"} - set(names):
+        del described[name]
     parts = json.dumps({name: described[name] for name in names}, sort_keys=True)
     weights = sha256_bytes((folder / "detector.safetensors").read_bytes())
     place.write_text(json.dumps(described | {"parts_sha256": sha256_bytes(weights.encode() + parts.encode())}))
@@ -98,11 +113,21 @@ def test_a_detector_of_before_inputs_had_names_looks_at_the_projection(tiny_mode
     encoder = ClipEncoder(tiny_model, "random")
     detector = detector_of(encoder, text_mode)
     detector.save(str(tmp_path))
-    as_format_2(tmp_path)
+    as_format(tmp_path, 2)
     loaded, texts = Detector.load(str(tmp_path), encoder=encoder), None if text_mode == "none" else ["a", "b", "c"]
     detector.encoder = encoder
     assert loaded.inputs == {"projected": 32}
     np.testing.assert_array_equal(loaded.score(pictures(), texts), detector.score(pictures(), texts))
+
+
+def test_a_detector_of_before_there_were_bands_opens_without_them(tiny_model: str, tmp_path: Path) -> None:
+    detector = detector_of(ClipEncoder(tiny_model, "random"))
+    detector.save(str(tmp_path))
+    as_format(tmp_path, 3)
+    loaded = Detector.load(str(tmp_path))
+    assert loaded.calibration == replace(detector.calibration, bands=None)
+    loaded.save(str(tmp_path))
+    assert Detector.load(str(tmp_path)).calibration.bands is None
 
 
 def test_text_dropout_drops_the_share_it_says_and_learns_the_vector() -> None:
@@ -192,6 +217,8 @@ def test_torn_or_absent_files_are_said(tiny_model: str, tmp_path: Path) -> None:
         ("encoder_identity", [], r"encoder_identity must be a mapping, got \[\]"),
         ("encoder_identity.weights_sha256", "0" * 64, "parts_sha256 must be that of the weights and settings"),
         ("format", 1, "format must be one of 2, 3, 4, got 1"),
+        ("bands", {}, "bands must hold what rdd.bands.Bands describes"),
+        ("bands.likely_generated_from", 1.25, "parts_sha256 must be that of the weights and settings"),
         ("inputs", {"projected": 16}, "inputs must go with text_mode and head_config.in_features, 32, got"),
         ("inputs", ["projected"], r"inputs must be widths of features of images by name, got \['projected'\]"),
     ],
