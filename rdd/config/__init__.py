@@ -12,6 +12,7 @@ from rdd.config.data import ClipConfig, EmbedConfig, RecordsConfig, SampleConfig
 from rdd.config.fetch import FetchConfig
 from rdd.config.learning import EvaluateConfig, FeaturesConfig, LossConfig, ModelConfig, OptimizerConfig, SamConfig, TrainConfig
 from rdd.config.platform import ClusterConfig, ScalingConfig, TrackingConfig
+from rdd.config.report import ReportConfig
 from rdd.config.robustness import RobustnessConfig
 from rdd.config.search import AblateConfig, FiguresConfig, ProtocolConfig, TuneConfig
 from rdd.config.secrets import without_password
@@ -32,6 +33,7 @@ __all__ = [
     "OptimizerConfig",
     "ProtocolConfig",
     "RecordsConfig",
+    "ReportConfig",
     "RobustnessConfig",
     "SamConfig",
     "SampleConfig",
@@ -62,6 +64,7 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)

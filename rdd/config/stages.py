@@ -317,6 +317,14 @@ ROBUSTNESS = Stage(
     result_shape={"output": str, "images": int, "images_left_out": int, "curves": dict, "copies": dict},
 )
 
+REPORT = Stage(
+    name="report",
+    sections=("report",),
+    in_help=("report",),
+    required={"report.run": "the run or the evaluation that the page is about"},
+    result_file="report.html",
+)
+
 DEMO = Stage(
     name="demo",
     sections=("sample", "weights", "records", "clip", "embed", *TRAINING_SECTIONS),

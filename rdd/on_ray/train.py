@@ -34,6 +34,7 @@ from rdd.runs.audit import audit_training
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
 from rdd.runs.make_detector import make_detector
+from rdd.runs.report import PAGE, leave_report
 from rdd.runs.stage import begun, finished
 from rdd.tracking.changes import CHANGES, changes
 from rdd.tracking.run_metrics import log_epoch, result_metrics
@@ -117,6 +118,8 @@ def _train_run(config: Config, output: str, child: Tracker | None = None, *, aud
         stage.tracker.metrics(result_metrics(metrics), step=config.train.epochs)
         stage.tracker.artefacts(run.detector, "detector")
         stage.tracker.artefacts(run.figures, "figures")
+        leave_report(output, metrics, config.report)
+        stage.tracker.artefacts(output, "report", only=(PAGE,))
         stage.finish(metrics)
     return _summary(run, metrics)
 

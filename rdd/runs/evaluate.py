@@ -22,6 +22,7 @@ from rdd.features.node_map import map_folder
 from rdd.hashing import sha256_bytes
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import write_figures
+from rdd.runs.report import PAGE, leave_report
 from rdd.runs.shifted import read_shift_labels, shift_report
 from rdd.runs.stage import begun, finished
 from rdd.runs.trained_on import refuse_trained_on, seen_generators
@@ -86,7 +87,10 @@ def run_evaluation(config: Config, *, child: Tracker | None = None) -> dict[str,
             report["shift"] = shift
         stage.tracker.metrics(rounded(report_metrics(report, options.part)), step=0)
         stage.tracker.artefacts(figures, "figures")
-        stage.finish(report | {"evaluated": evaluated})
+        report = report | {"evaluated": evaluated}
+        leave_report(output, report, config.report)
+        stage.tracker.artefacts(output, "report", only=(PAGE,))
+        stage.finish(report)
     return _summary(output, options.part, report)
 
 

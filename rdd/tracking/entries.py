@@ -59,15 +59,26 @@ class Entry:
 
 def begin(client: Any, experiment_id: str, run: RunIdentity, parent_id: str | None) -> str:
     """Id of a run: of the one that its output directory had, or of a new one."""
-    quote = '"' if "'" in run.place else "'"
-    search = f"tags.`rdd.output` = {quote}{run.place}{quote} and tags.`rdd.job` = '{run.job}'"
-    runs = client.search_runs([experiment_id], search, max_results=1)
+    runs = client.search_runs([experiment_id], f"{_of_place(run.place)} and tags.`rdd.job` = '{run.job}'", max_results=1)
     if runs:
         client.update_run(runs[0].info.run_id, status="RUNNING")
         return runs[0].info.run_id
     described = {"rdd.job": run.job, "rdd.output": run.place, "mlflow.source.git.commit": git_commit()}
     below = {"mlflow.parentRunId": parent_id} if parent_id else {}
     return client.create_run(experiment_id, run_name=run.name, tags={**described, **below, **run.tags}).info.run_id
+
+
+def runs_of(client: Any, experiment: str, place: str) -> list[str]:
+    """Ids of the runs of an output directory, of whatever job; raises what the client raises."""
+    known = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([known.experiment_id], _of_place(place)) if known else []
+    return [run.info.run_id for run in runs]
+
+
+def _of_place(place: str) -> str:
+    """Search for the runs of an output directory."""
+    quote = '"' if "'" in place else "'"
+    return f"tags.`rdd.output` = {quote}{place}{quote}"
 
 
 def _identity(written: Mapping[str, Any]) -> RunIdentity:

@@ -16,7 +16,7 @@ from rdd import storage
 from rdd.config import TrackingConfig
 from rdd.config.secrets import without_password
 from rdd.signals import signals_held
-from rdd.tracking.entries import Entry, RunIdentity, What
+from rdd.tracking.entries import Entry, RunIdentity, What, runs_of
 from rdd.tracking.outbox import Outbox, in_words, kept_file
 
 logger = logging.getLogger(__name__)
@@ -192,6 +192,35 @@ def bring_in(config: TrackingConfig, output: str) -> None:
         outbox = Outbox(client, config.experiment, output)
         outbox.send()
         outbox.finish()
+
+
+def add_artefacts(config: TrackingConfig, output: str, name: str, *, only: Collection[str]) -> int:
+    """Add files of an output directory to the MLflow runs that it has, in whatever state they are; none is begun for it.
+
+    Args:
+        config: server and experiment.
+        output: the directory.
+        name: folder among the artefacts.
+        only: the files, directly in it.
+
+    Returns:
+        How many runs have them; 0 and a warning where MLflow does not answer.
+    """
+    if not config.enabled or (client := _client(config)) is None:
+        return 0
+    place = storage.absolute(output)
+    try:
+        with signals_held():
+            runs = runs_of(client, config.experiment, place)
+            entry = Entry(RunIdentity("", place, "", {}), "artefacts", {"path": place, "name": name, "only": sorted(only)})
+            for run_id in runs:
+                entry.send(client, run_id)
+    except Exception as error:  # whatever its store raises
+        logger.warning("MLflow did not take %s of %s: %s", ", ".join(only), output, in_words(error))
+        return 0
+    if not runs:
+        logger.info("MLflow at %s has no run of %s", without_password(tracking_uri(config)), output)
+    return len(runs)
 
 
 def tracking_uri(config: TrackingConfig) -> str:

@@ -14,6 +14,8 @@ from rdd.config.stages import TRAIN, Stage
 NAN = float("nan")
 
 BOUNDS = [  # leaf, values inside, values outside
+    ("report.images", [0, 100], [-1, 101]),
+    ("report.look_up", [0, 10**9], [-1]),
     ("fetch.per_host", [0, 1000], [-1, 1001]),
     ("fetch.num_workers", [1], [0]),
     ("fetch.cpus_per_worker", [0.0], [-0.1, NAN, float("inf")]),
@@ -356,7 +358,7 @@ def test_help_has_the_sentence_under_each_setting_of_the_jobs_own_sections_and_n
 def test_every_stage_names_settings_and_sections_that_there_are() -> None:
     stages = [value for value in vars(rdd.config.stages).values() if isinstance(value, Stage)]
     sections = {section.name for section in dataclasses.fields(Config)}
-    assert len(stages) == 13
+    assert len(stages) == 14
     for stage in stages:
         assert {*stage.reads, *stage.in_help} <= sections, stage.name
         assert {*stage.required, *stage.may_change} <= set(leaves()), stage.name
