@@ -38,6 +38,7 @@ def work(config: Config) -> dict[str, Any]:
         **{name: value for name, value in evaluated.items() if "_auroc" in name and "generator" not in name},
         "worst_generator": evaluated["worst_generator"],
         "worst_generator_auroc": evaluated["worst_generator_auroc"],
+        "report": f"{evaluated['output']}/report.html",
         "figures": f"{evaluated['output']}/figures",
         "detector": f"{trained['run_dir']}/detector",
     }

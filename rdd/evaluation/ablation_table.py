@@ -257,10 +257,19 @@ def note(rows: Sequence[Row], baseline: str) -> str:
     )
 
 
-def as_markdown(rows: Sequence[Row], baseline: str) -> str:
-    """The table in Markdown."""
+def as_markdown(rows: Sequence[Row], baseline: str, pages: Mapping[str, str] | None = None) -> str:
+    """The table in Markdown.
+
+    Args:
+        rows: of :func:`ablation_rows`.
+        baseline: the row that the others are compared to.
+        pages: by name of a row, the address of the page about one of its runs, which its name links to.
+    """
+    pages = pages or {}
     lines = [[column.header for column in COLUMNS], ["---"] * len(COLUMNS)]
-    lines += [[column.text(row) for column in COLUMNS] for row in rows]
+    for row in rows:
+        name, *others = (column.text(row) for column in COLUMNS)
+        lines.append([f"[{name}]({pages[row.name]})" if row.name in pages else name, *others])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + note(rows, baseline) + "\n"
 
 

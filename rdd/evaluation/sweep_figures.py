@@ -27,6 +27,11 @@ class Point:
 
 _PAIRS = (("loss.alpha", "loss.gamma"), ("loss.p", "sam.rho"))
 _BINS = 5
+_OF_THE_BEST = (
+    '<p style="font-family: sans-serif">The best trial, trained by <code>python jobs/train.py --config best.yaml</code>: '
+    '<a href="../best/report.html">its report</a>, once it is there.</p>'
+)
+"""From the folder of the figures of a sweep, whose ``best.yaml`` names that run directory."""
 
 
 def write_sweep_figures(folder: str, points: Sequence[Point]) -> None:
@@ -98,7 +103,8 @@ def parallel_page(points: Sequence[Point], paths: Sequence[str]) -> str:
     line = {"color": list(range(len(points)))} | scale
     figure = go.Figure(go.Parcoords(line=line | {"showscale": True, "colorbar": bar}, dimensions=dimensions))
     figure.update_layout(title={"text": f"{len(points)} trials"}, font={"size": 14}, margin={"l": 90, "r": 60, "t": 110})
-    return figure.to_html(include_plotlyjs=True, full_html=True)
+    page = figure.to_html(include_plotlyjs=True, full_html=True)
+    return page.replace("</body>", f"{_OF_THE_BEST}</body>")
 
 
 def _dimension(path: str, values: list[Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from rdd.provenance import GIT_VARIABLE, git_commit
 from rdd.runs.audit import audit_training
 from rdd.runs.directory import RunDirectory
 from rdd.runs.make_detector import make_detector
+from rdd.runs.report import PAGE, leave_report
 from rdd.runs.stage import begun, finished
 from rdd.signals import signals_held
 from rdd.tracking.changes import CHANGES, changes
@@ -81,6 +82,8 @@ def run_ablation(config: Config) -> dict[str, Any]:
             table_rows = _compare(config, plan)
             _log_rows(plan, table_rows, stage.tracker)
             stage.tracker.artefacts(plan.output, "ablation", only=("ablation.md", "ablation.csv", "ablation.png"))
+            for folder in {page.rpartition("/")[0] for page in plan.pages().values()}:
+                stage.tracker.artefacts(storage.join(plan.output, folder), f"ablation/{folder}", only=(PAGE,))
             stage.tracker.artefacts(storage.join(plan.output, "figures"), "figures")
             return stage.finish(
                 {
@@ -124,6 +127,11 @@ class _Plan:
         train = self.rows[trained].train
         place = storage.join(self.output, "runs", trained, f"seed-{seed}")
         return replace(self.rows[trained], train=replace(train, seed=train.seed + seed, output=place))
+
+    def pages(self) -> dict[str, str]:
+        """By name of a row, the page about its first run, from the table's directory; none of runs of an earlier version."""
+        places = {name: storage.join(self.run(name, 0).train.output, PAGE) for name in self.rows}
+        return {name: place[len(self.output) + 1 :] for name, place in places.items() if storage.exists(place)}
 
 
 def rows_of(config: Config) -> dict[str, Config]:
@@ -256,7 +264,11 @@ def _train_one(config: Config, commit: str) -> dict[str, Any]:
     if (metrics := finished(TRAIN, config)) is None:
         with begun(TRAIN, config) as stage:
             _, table = fit_in_place(config, run, lambda metrics: None, gpu=config.ablate.gpus_per_run > 0)
-            metrics = stage.finish(make_detector(config, table, run))
+            metrics = make_detector(config, table, run)
+            leave_report(
+                run.path, metrics, replace(config.report, look_up=0)
+            )  # by jobs/report.py, of the run that one asks for
+            stage.finish(metrics)
     run.drop_checkpoints()  # the detector has the weights
     return metrics
 
@@ -276,7 +288,7 @@ def _compare(config: Config, plan: _Plan) -> list[Row]:
         scored, baseline=BASELINE, resamples=config.ablate.resamples, seed=config.evaluate.seed, same_as=plan.same_as
     )
     logger.info("compared %d rows in %.0f s", len(rows), time.monotonic() - started)
-    storage.write_bytes(storage.join(plan.output, "ablation.md"), as_markdown(rows, BASELINE).encode())
+    storage.write_bytes(storage.join(plan.output, "ablation.md"), as_markdown(rows, BASELINE, plan.pages()).encode())
     storage.write_bytes(storage.join(plan.output, "ablation.csv"), as_csv(rows).encode())
     save_figure(storage.join(plan.output, "ablation.png"), lambda: as_png(rows, BASELINE))
     save_figure(storage.join(plan.output, "figures", "auc_bars.png"), lambda: auc_bars(rows, BASELINE))

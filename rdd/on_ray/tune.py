@@ -42,7 +42,7 @@ def run_sweep(config: Config) -> dict[str, Any]:
 
     Returns:
         ``output``, ``trials`` with how many of them finished, were stopped early and failed, the best trial's
-        ``validation_auroc`` and values, and ``best_config``, which jobs/train.py takes.
+        ``validation_auroc`` and values, ``best_config``, which jobs/train.py takes, and ``best_report``, the page it leaves.
 
     Raises:
         ValueError: the request is wrong.

@@ -122,7 +122,7 @@ def _pictures(
         return {}, None
     command = f"python jobs/report.py --report.run {shlex.quote(subject.path)}"
     if not look_up:
-        return {}, Missing("The images were not looked for, since the set is large; this command looks for them:", command)
+        return {}, Missing("The images were not looked for; this command does it:", command)
     path = subject.config.features.path
     try:
         found = thumbnails(path, wanted)
@@ -145,20 +145,27 @@ def _audit(subject: Subject, options: ReportConfig) -> Mapping[str, Any] | Missi
     Raises:
         ValueError: it is of other features.
     """
-    folder = options.audit or storage.join(subject.run.path, "audit")
-    place = storage.join(folder, AUDIT.result_file)
-    if storage.exists(place):
-        audit = storage.read_json(place, {"red": list, "properties": dict}, way_out=f"delete {place} to audit again")
-        if subject.features in (None, audit.get("features")):
-            return audit
-        if options.audit:
-            raise ValueError(f"report.audit must be of the features that were tested, {subject.features_names}, got {folder}")
-    elif options.audit:
-        raise ValueError(f"report.audit must name a finished audit, got {folder} without {AUDIT.result_file}")
+    for folder in [options.audit] if options.audit else _audits_of_training(subject.run.path):
+        place = storage.join(folder, AUDIT.result_file)
+        if storage.exists(place):
+            audit = storage.read_json(place, {"red": list, "properties": dict}, way_out=f"delete {place} to audit again")
+            if subject.features in (None, audit.get("features")):
+                return audit
+            if options.audit:
+                raise ValueError(
+                    f"report.audit must be of the features that were tested, {subject.features_names}, got {folder}"
+                )
+        elif options.audit:
+            raise ValueError(f"report.audit must name a finished audit, got {folder} without {AUDIT.result_file}")
     output = f"{subject.path}-audit"
     words = [f"python jobs/audit.py --features.path {_quoted(subject.config)} --audit.output {shlex.quote(output)}"]
     words.append(_again(subject, "audit", output))
     return Missing("The features were not audited for leaks. These commands do it:", "\n".join(words))
+
+
+def _audits_of_training(run: str) -> list[str]:
+    """Where a training keeps its audit: in its directory, or of an ablation, whose runs lie three folders below it, in that."""
+    return [storage.join(folder, "audit") for folder in (run, storage.absolute(run).rsplit("/", 3)[0])]
 
 
 def _robustness(subject: Subject, options: ReportConfig, threshold: float) -> Mapping[str, Any] | Missing:

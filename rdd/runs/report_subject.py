@@ -35,8 +35,8 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """Of the directory."""
-        return self.path.rstrip("/").rsplit("/", 1)[-1]
+        """The last two folders of the path, since that of a run may be called seed-0."""
+        return "/".join(self.path.rstrip("/").split("/")[-2:])
 
     @property
     def features_names(self) -> str:

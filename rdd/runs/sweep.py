@@ -176,6 +176,7 @@ def finish_sweep(config: Config, sweep: SweepDirectory, trials: list[Trial], *, 
         "best_trial": best.name,
         "best": {path: leaf_of(best_config, path) for path in best.values},
         "best_config": sweep.best,
+        "best_report": storage.join(sweep.path, "best", "report.html"),
         "samples_trained": images * sum(t.epochs for t in trials),
         "failures": {t.name: t.error for t in trials if t.error},
     }

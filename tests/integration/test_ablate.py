@@ -92,7 +92,13 @@ def check_in_mlflow(config: Config, output: Path) -> None:
         "ablation/ablation.csv",
         "ablation/ablation.md",
         "ablation/ablation.png",
+        "ablation/runs",
     }
+    for name in ROWS:
+        trained = "traditional1" if name == "traditional2" else name
+        assert f"](runs/{trained}/seed-0/report.html)" in (output / "ablation.md").read_text()
+        (page,) = client.list_artifacts(parent.info.run_id, f"ablation/runs/{trained}/seed-0")
+        assert page.path.endswith("/report.html")
 
 
 def check_figures(config: Config, output: Path, place: Path) -> None:

@@ -58,12 +58,14 @@ def test_a_sweep_gives_a_config_that_trains_and_every_trial_to_mlflow(ray_sessio
     page = (output / "figures" / "parallel.html").read_text()
     assert "parcoords" in page
     assert 'src="http' not in page
+    assert 'href="../best/report.html"' in page
     kept = [path.parents[1].name for path in output.glob("trials/*/checkpoints/last.pt")]
     assert kept == [summary["best_trial"]]
     best = from_yaml((output / "best.yaml").read_text())
     assert best.loss.alpha == summary["best"]["loss.alpha"]
     trained = run_training(override(best, {"scaling.num_workers": 0}))
     assert trained["validation_auroc"] == summary["validation_auroc"]
+    assert Path(summary["best_report"]).exists()
     assert run_sweep(config) == summary  # finished: nothing is done again
 
     from mlflow import MlflowClient
