@@ -10,10 +10,6 @@ from rdd.evaluation.robustness import CLEAN
 from rdd.report.content import Content, Missing
 from rdd.report.numbers import auc_text, percent_text, percents_text, span_text
 
-OFFICIAL_WORDS = "text_words_official"
-OF_CAPTIONS = ("caption_length", "text_words", OFFICIAL_WORDS)
-"""Properties of captions alone, which a detector of images alone does not see."""
-
 KINDS = {
     "seen": "Generators seen in training",
     "unseen": "Generators never seen in training",
@@ -96,11 +92,11 @@ def _leaks(audit: Mapping[str, Any] | Missing, text_mode: str) -> list[Statement
     seen: list[str] = []
     unseen: list[str] = []
     for name in audit["red"]:
-        if name == OFFICIAL_WORDS and text_mode != "official":
+        if name.endswith("_official") and text_mode != "official":
             continue  # a leak of prompts that this detector was not given
         value = properties.get(name, {}).get("auroc")
         shown = name if value is None else f"{name} (AUC {auc_text(value)})"
-        (unseen if name in OF_CAPTIONS and text_mode == "none" else seen).append(shown)
+        (unseen if is_of_captions(name) and text_mode == "none" else seen).append(shown)
     said = []
     if seen:
         said.append(
@@ -113,6 +109,11 @@ def _leaks(audit: Mapping[str, Any] | Missing, text_mode: str) -> list[Statement
     if unseen:
         said.append(Statement(f"Captions tell the classes apart, {', '.join(unseen)}, but this detector sees none."))
     return said or [_no_leak(properties)]
+
+
+def is_of_captions(name: str) -> bool:
+    """Whether a property of an audit needs a caption, which a detector of images alone does not see."""
+    return name.startswith(("caption_", "text_"))
 
 
 def _no_leak(properties: Mapping[str, Mapping[str, Any]]) -> Statement:
@@ -142,13 +143,28 @@ def _threshold(content: Content) -> list[Statement]:
         f"{percent_text(found)}{spans[0]} of the generated images and mistakes {percent_text(mistaken)}{spans[1]} of the real "
         "ones."
     )
-    precision = report.get("precision_at_1_percent_generated")
+    precision, span = (report.get(f"precision_at_1_percent_generated{end}") for end in ("", "_interval"))
     if precision is not None:
+        between = "" if span is None else f" ({percents_text(span)})"
         text += (
-            f" Where {PREVALENCE * 100:g} % of all images are generated, {percent_text(precision)} of those that it calls "
-            "generated are."
+            f" Where {PREVALENCE * 100:g} % of all images are generated, {percent_text(precision)}{between} of those that it "
+            "calls generated are."
         )
-    return [Statement(text)]
+    return [Statement(text), *_bands(report.get("bands") or {})]
+
+
+def _bands(bands: Mapping[str, Any]) -> list[Statement]:
+    """What is said where the detector may also be uncertain; nothing of one without bands."""
+    rates = [bands.get(name) for name in ("uncertain", "false_positive_rate", "false_negative_rate")]
+    if None in rates:
+        return []
+    uncertain, mistaken, missed = map(percent_text, rates)
+    return [
+        Statement(
+            f"Where it may also say uncertain, it does so of {uncertain} of the images, calls {mistaken} of the real ones "
+            f"likely generated and {missed} of the generated ones likely real."
+        )
+    ]
 
 
 def _degraded(robustness: Mapping[str, Any] | Missing) -> Statement:
@@ -157,8 +173,10 @@ def _degraded(robustness: Mapping[str, Any] | Missing) -> Statement:
     copies = {name: one for name, one in robustness["copies"].items() if name != CLEAN}
     worst = min(copies, key=lambda name: copies[name]["auroc"])
     bounds = copies[worst]["auroc_interval"]
+    alarms = max(copies, key=lambda name: copies[name]["false_positive_rate"])
     clean = auc_text(robustness["copies"][CLEAN]["auroc"])
     return Statement(
         f"Of {robustness['images']:,} images as they are the AUC is {clean}, and {auc_text(copies[worst]['auroc'])} "
-        f"({span_text(bounds)}) on the copies where it is lowest: {worst}."
+        f"({span_text(bounds)}) on the copies where it is lowest: {worst}. At the threshold, up to "
+        f"{percent_text(copies[alarms]['false_positive_rate'])} of the real ones are mistaken there: {alarms}."
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 340, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 10, 42
 _LONGEST_TICK = 10
 _STRIP_WIDTH, _STRIP_HEIGHT = 120, 16
 

@@ -24,6 +24,8 @@ def span_text(bounds: Sequence[float] | None) -> str:
         >>> span_text([0.9, 0.95])
         '0.9000 to 0.9500'
     """
+    if bounds is not None and bounds[0] == bounds[1] == 1:
+        return "no pair is mis-ranked"  # where a bootstrap has nothing to say of how much below 1 the truth may be
     return UNKNOWN if bounds is None else f"{auc_text(bounds[0])} to {auc_text(bounds[1])}"
 
 

@@ -1,6 +1,8 @@
 """How often images are generated that get a certain probability: the points of a reliability diagram."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,19 @@ class Bin:
     interval: list[float] | None
     """95 % of that share, by resampling records; None where there is nothing to draw from."""
     images: int
+
+
+def reported(report: Mapping[str, Any]) -> list[Bin]:
+    """The bins that an evaluation has written down; none of one of an earlier version."""
+    return [
+        Bin(
+            probability=one["probability"],
+            generated=one["generated_share"],
+            interval=one["generated_share_interval"],
+            images=one["real_images"] + one["generated_images"],
+        )
+        for one in report.get("reliability") or ()
+    ]
 
 
 def reliability(scored: Scored, calibration: Calibration, *, seed: int = 0) -> list[Bin]:

@@ -70,14 +70,13 @@ def _lowest(rows: Mapping[str, Mapping[str, Any]]) -> float:
 
 
 def all_numbers(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Every number of a report: its name, its value, and its interval where it has one; those of a mapping by both names."""
+    """Every number of a report: its name, its value, and its interval where it has one; those within another by both names."""
     rows: list[tuple[str, str, str]] = []
     for name, value in report.items():
-        if name.endswith("_interval") or name in _SHOWN_ELSEWHERE:
+        if name.endswith("_interval") or name.rpartition(": ")[2] in _SHOWN_ELSEWHERE:
             continue
         if isinstance(value, Mapping):
-            inner = {f"{name}: {key}": one for key, one in value.items()}
-            rows += all_numbers({key: one for key, one in inner.items() if not isinstance(one, Mapping)})
+            rows += all_numbers({f"{name}: {key}": one for key, one in value.items()})
         elif not isinstance(value, list):
             rows.append((name.replace("_", " "), plain_number(value), _ends(report.get(f"{name}_interval"))))
     return rows

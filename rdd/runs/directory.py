@@ -1,4 +1,4 @@
-"""A training run's directory: config.yaml, checkpoints/, metrics.json, figures/, detector/."""
+"""A training run's directory: config.yaml, checkpoints/, metrics.json, figures/, detector/, report.html."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -175,14 +175,7 @@ def _robustness(subject: Subject, options: ReportConfig, threshold: float) -> Ma
         ValueError: it is of another detector.
     """
     if not options.robustness:
-        output = f"{subject.path}-robustness"
-        words = "python jobs/robustness.py --config YOUR_RECORDS.yaml --config jobs/configs/robustness.yaml --evaluate.run "
-        words += f"{shlex.quote(subject.run.path)} --robustness.output {shlex.quote(output)}"
-        reason = (
-            "Degraded copies were not tried, or not named. These commands do it; YOUR_RECORDS.yaml is the config that the "
-            "features were embedded with:"
-        )
-        return Missing(reason, f"{words}\n{_again(subject, 'robustness', output)}")
+        return _not_tried(subject)
     place = storage.join(options.robustness, ROBUSTNESS.result_file)
     if not storage.exists(place):
         raise ValueError(f"report.robustness must name a finished try on copies, got {options.robustness} without it")
@@ -193,6 +186,21 @@ def _robustness(subject: Subject, options: ReportConfig, threshold: float) -> Ma
             f"got {options.robustness} with {result.get('threshold')}"
         )
     return result
+
+
+def _not_tried(subject: Subject) -> Missing:
+    """The command for degraded copies: their settings are those that the features were embedded with."""
+    path, output = subject.config.features.path, f"{subject.path}-robustness"
+    first = path if isinstance(path, str) else path[0]
+    words = ["python jobs/robustness.py --config", shlex.quote(storage.join(first, "config.yaml"))]
+    words += ["--config jobs/configs/robustness.yaml --evaluate.run", shlex.quote(subject.run.path)]
+    if subject.kind == "evaluation":
+        words += ["--evaluate.part", subject.config.evaluate.part]
+    if isinstance(path, str):
+        words += ["--robustness.clean", shlex.quote(path)]
+    words += ["--robustness.output", shlex.quote(output)]
+    command = f"{' '.join(words)}\n{_again(subject, 'robustness', output)}"
+    return Missing("Degraded copies were not tried, or not named. These commands do it:", command)
 
 
 def _again(subject: Subject, setting: str, value: str) -> str:

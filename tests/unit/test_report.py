@@ -20,7 +20,7 @@ from rdd.evaluation.leak_properties import PROPERTIES
 from rdd.evaluation.report import evaluate
 from rdd.evaluation.robustness import copy_rows
 from rdd.evaluation.scores import Scored
-from rdd.report.answer import OF_CAPTIONS, headlines, statements
+from rdd.report.answer import headlines, is_of_captions, statements
 from rdd.report.content import Content, Missing
 from rdd.report.page import render
 from rdd.report.pictures import LONGEST_SIDE, key_of, thumbnail, thumbnails
@@ -93,7 +93,20 @@ def full_page(name: str) -> str:
             seen=["plain"],
             name=name,
             tested_on=name,
-            audit={"red": [name], "properties": {name: finding(0.9, red=True)}, "records": 1, "images": 2},
+            audit={
+                "red": [name],
+                "properties": {name: finding(0.9, red=True)},
+                "records": 1,
+                "images": 2,
+                "duplicates": {"same_file": None, "near": {"images": 1, "compared": 9}},
+                "equal": {
+                    "detector": {"clean": rows["clean"].to_json(), name: rows[name].to_json()},
+                    "probe": {
+                        "clean": {"auroc": 0.9, "auroc_interval": None, "difference": None},
+                        name: {"auroc": 0.8, "auroc_interval": [0.7, 0.9], "difference": -0.1},
+                    },
+                },
+            },
             robustness={
                 "images": 180,
                 "images_left_out": 3,
@@ -189,7 +202,11 @@ def test_a_leak_that_the_detector_can_not_see_is_told_apart() -> None:
     assert "told apart by text_words (AUC 0.9000). The AUC" in said("shared", ["text_words", "text_words_official"])
     assert "told apart by text_words_official (AUC 0.9000). The AUC" in said("official", ["text_words_official"])
     assert "No red leak that this detector could have used" in said("shared", ["text_words_official"])
-    assert set(OF_CAPTIONS) < {one.name for one in PROPERTIES}
+    of_captions = {one.name for one in PROPERTIES if is_of_captions(one.name)}
+    assert {"caption_length", "caption_cosine", "text_words", "text_words_official"} <= of_captions
+    assert all(
+        any("caption" in column or "text" in column for column in one.columns) == is_of_captions(one.name) for one in PROPERTIES
+    )
 
 
 def test_red_leaks_come_first_and_unknown_properties_last() -> None:
@@ -212,11 +229,18 @@ def test_the_report_of_an_earlier_version_has_a_page() -> None:
     assert "interval unknown: too few records" in text
 
 
-def test_numbers_that_a_later_version_adds_are_in_the_table_of_all_numbers() -> None:
+def test_bands_bins_and_any_further_numbers_of_a_report_are_shown() -> None:
     page = content(scored())
-    report = dict(page.report) | {"bands": {"low": 0.125, "high": 0.75}, "drift": 0.5, "drift_interval": [0.25, 0.75]}
-    page = render(content(scored(), report=report))
-    assert re.search(r'bands: low</th><td class="number">0.125</td>', page)
+    bands = {"uncertain": 0.125, "false_positive_rate": 0.01, "false_negative_rate": 0.05, "by_generator": {"easy": {}}}
+    bins = [{"probability": 0.3, "generated_share": 0.4, "generated_share_interval": [0.2, 0.5]}]
+    added = {"bands": bands, "coverage": {"0.9": {"real_coverage": 0.5}}, "drift": 0.5, "drift_interval": [0.25, 0.75]}
+    added["reliability"] = [one | {"real_images": 3, "generated_images": 2} for one in bins]
+    page = render(content(scored(), report=dict(page.report) | added))
+    assert "share of generated images: 0.30: 0.40&#34;" in page.replace('"', "&#34;")
+    assert "it does so of 12.5 % of the images, calls 1.0 % of the real ones likely generated and 5.0 % of" in page
+    assert re.search(r'bands: uncertain</th><td class="number">0.125</td>', page)
+    assert re.search(r'coverage: 0.9: real coverage</th><td class="number">0.5</td>', page)
+    assert "bands: by generator" not in page
     assert re.search(r'drift</th><td class="number">0.5</td><td>0.25 to 0.75</td>', page)
 
 
