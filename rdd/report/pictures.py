@@ -110,10 +110,10 @@ def _images_of(row: Mapping, hashes: Sequence[bytes] | None, config: RecordsConf
     """Thumbnails of a record's images."""
     shown: dict[Key, str] = {}
     seen: dict[str, int] = {}
-    for place, (generator, data) in enumerate(zip(row["generators"], row["images"], strict=True)):
+    for generator, data in zip(row["generators"], row["images"], strict=True):
         nth = seen.get(generator, 0)
         seen[generator] = nth + 1
-        if hashes is not None and (place >= len(hashes) or sha256_bytes(data) != hashes[place].hex()):
+        if hashes is not None and bytes.fromhex(sha256_bytes(data)) not in hashes:
             continue
         try:
             shown[row["record_id"], generator, nth] = thumbnail(data, max_pixels=config.max_pixels)
