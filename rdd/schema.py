@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from rdd.feature_names import TEXTS
+from rdd.feature_names import TEXTS, view_name
 
 LABEL_REAL = 0
 LABEL_GENERATED = 1
@@ -153,6 +153,12 @@ DECODED = pa.schema(
     ]
 )
 """A record with its images resized and cropped, (height, width, 3) uint8 each, and its prompts as int32 tokens."""
+
+
+def decoded_schema(views: int) -> pa.Schema:
+    """:data:`DECODED`, and the pixels of each view of the images beside theirs."""
+    pixels = DECODED.field("pixels")
+    return pa.schema([*DECODED, *[pixels.with_name(view_name("pixels", view)) for view in range(1, views + 1)]])
 
 
 def features_schema(names: Iterable[str]) -> pa.Schema:

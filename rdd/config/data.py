@@ -147,6 +147,12 @@ class EmbedConfig:
     feature set of its own."""
     degrade_seed: int = 0
     """Seed of what the transforms draw for each image, in [0, 2^63)."""
+    views: int = 0
+    """Degraded copies of each image, in [0, 16], whose features are kept beside its own, in the row of its record, to train on
+    (features.views)."""
+    view_degrade: list[str] = field(default_factory=lambda: ["blur 0 to 3 p 0.5", "jpeg 30 to 100 p 0.5"])
+    """Transforms of the views, written as in embed.degrade and applied after those; view n draws with the seed
+    embed.degrade_seed + n. The default is AI-GenBench's for training."""
     limit: int = 0
     """Embed the first records of the source alone, so many; 0 for all. Another limit is another result and wants another
     embed.output."""
@@ -187,6 +193,10 @@ class EmbedConfig:
         check(once, "embed.beside", "name other directories than embed.output, each once", self.beside)
         degradations(self.degrade)
         check(0 <= self.degrade_seed < SEEDS, "embed.degrade_seed", "lie in [0, 2^63)", self.degrade_seed)
+        check(0 <= self.views <= 16, "embed.views", "lie in [0, 16]", self.views)
+        check(not (self.views and self.beside), "embed.views", "be 0 where embed.beside names feature sets", self.views)
+        steps = degradations(self.view_degrade, "embed.view_degrade")
+        check(bool(steps) or not self.views, "embed.view_degrade", "name a transform where embed.views is above 0", "none")
         check(self.limit >= 0, "embed.limit", "be at least 0", self.limit)
         check(self.num_workers >= 1, "embed.num_workers", "be at least 1", self.num_workers)
         check(self.cpus_per_worker >= 0, "embed.cpus_per_worker", "be at least 0", self.cpus_per_worker)

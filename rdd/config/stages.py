@@ -62,6 +62,8 @@ ADDED: Mapping[str, Any] = {
     "embed.beside": [],
     "embed.degrade": [],
     "embed.degrade_seed": 0,
+    "embed.views": 0,
+    "embed.view_degrade": ["blur 0 to 3 p 0.5", "jpeg 30 to 100 p 0.5"],
     "embed.limit": 0,
     "evaluate.families": {},
     "audit.pixels": False,

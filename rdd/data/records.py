@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from rdd.data.file_facts import FileFacts
+from rdd.feature_names import view_name
 from rdd.schema import FILE_FACTS
 
 
@@ -76,6 +77,8 @@ class DecodedRecord:
     generators: list[str]
     pixels: list[bytes]
     """k times (height, width, 3) uint8."""
+    views: list[list[bytes]]
+    """The same of each view of the images."""
     caption_original: str | None
     caption_positive: str | None
     tokens_original: bytes | None
@@ -106,8 +109,9 @@ def to_table(records: Iterable[Record], schema: pa.Schema) -> pa.Table:
 
 
 def _own_columns(record: Record) -> dict[str, Any]:
-    columns = {name: value for name, value in vars(record).items() if name not in ("place", "files")}
+    columns = {name: value for name, value in vars(record).items() if name not in ("place", "files", "views")}
     if isinstance(record, DecodedRecord):
+        columns |= {view_name("pixels", view): pixels for view, pixels in enumerate(record.views, start=1)}
         columns |= {name: [getattr(file, fact) for file in record.files] for name, fact in FILE_FACTS.items()}
     return columns
 

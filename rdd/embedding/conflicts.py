@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from rdd import storage
 from rdd.embedding.resume import read_table
-from rdd.feature_names import TEXTS, is_image_feature
+from rdd.feature_names import TEXTS, is_image_feature, split_view
 from rdd.schema import LABEL_GENERATED, LABEL_REAL, label_of
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def reject_conflicting(tables: Mapping[str, pa.Table], hashes: np.ndarray, optio
 def _rejected(rows: pa.Table, which: np.ndarray) -> pa.Table:
     mask = pa.array(which)
     values = {"stage": "check", "reason": REASON, "detail": "its bytes stand in the set as real and as generated"}
-    features = [name for name in rows.column_names if is_image_feature(name) or name in TEXTS]
+    features = [name for name in rows.column_names if is_image_feature(split_view(name)[0]) or name in TEXTS]
     for name in (*features, *values):
         field = pa.field(name, pa.string() if name in values else pa.binary())
         chosen = pc.if_else(mask, pa.scalar(values.get(name), field.type), rows[name].cast(field.type))

@@ -4,7 +4,7 @@ A record that fails carries its stage and reason to the end instead of its image
 committed like any other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from rdd.data.decode import Picture, UnusableImageError, decode_image
 from rdd.data.degrade import Degrader
 from rdd.data.records import DecodedRecord, RawRecord, RejectedRecord, from_table, reject, to_table
 from rdd.preprocessing import Preprocessor
-from rdd.schema import DECODED
+from rdd.schema import decoded_schema
 from rdd.tokens import PromptTokenizer
 
 Progress = Callable[[str, int], None]
@@ -21,12 +21,13 @@ Progress = Callable[[str, int], None]
 
 
 class RecordDecoder:
-    """Decode and preprocess the images of records: ``schema.RAW`` to ``schema.DECODED``.
+    """Decode and preprocess the images of records: ``schema.RAW`` to ``schema.decoded_schema``.
 
     Args:
         preprocessor: CLIP's steps on pictures.
         tokenizer: of the prompts; None where no text is wanted. With it a record without its prompts is rejected.
         degrader: what is done to each picture before; what is noted of a file stays that of the file as it was.
+        views: of each view, what is done to the picture after that.
         max_pixels: largest image that is decoded.
         progress: told of each table.
     """
@@ -37,11 +38,13 @@ class RecordDecoder:
         tokenizer: PromptTokenizer | None,
         *,
         degrader: Degrader,
+        views: Sequence[Degrader] = (),
         max_pixels: int,
         progress: Progress,
     ) -> None:
         self._preprocessor, self._tokenizer = preprocessor, tokenizer
-        self._degrader = degrader
+        self._degrader, self._views = degrader, (Degrader([], seed=0), *views)  # the first is the picture itself
+        self._schema = decoded_schema(len(views))
         self._max_pixels = max_pixels
         self._progress = progress
 
@@ -51,25 +54,27 @@ class RecordDecoder:
             record if isinstance(record, RejectedRecord) else self._decode(record) for record in from_table(table, RawRecord)
         ]
         self._progress("decode", len(records))
-        return to_table(records, DECODED)
+        return to_table(records, self._schema)
 
     def _decode(self, record: RawRecord) -> DecodedRecord | RejectedRecord:
         missing = [name for name in ("text_original", "text_positive") if not getattr(record, name)]
         if self._tokenizer is not None and missing:
             return reject(record.place, "decode", "missing_prompt", ", ".join(missing))
-        pictures, pixels = [], []
+        pictures, shown = [], []
         for generator, data in zip(record.generators, record.images, strict=True):
             try:
                 picture = decode_image(data, max_pixels=self._max_pixels)
-                pixels.append(self._resized(picture))
+                shown.append(self._resized(picture))
             except UnusableImageError as error:
                 return reject(record.place, "decode", error.reason, f"image of {generator}: {error.detail}")
             pictures.append(picture)
         (original, positive), cut = self._tokens(record)
+        pixels, *views = [[of_image[view] for of_image in shown] for view in range(len(self._views))]
         return DecodedRecord(
             place=record.place,
             generators=record.generators,
             pixels=pixels,
+            views=views,
             caption_original=record.text_original,
             caption_positive=record.text_positive,
             tokens_original=original,
@@ -78,12 +83,18 @@ class RecordDecoder:
             files=[picture.facts for picture in pictures],
         )
 
-    def _resized(self, picture: Picture) -> bytes:
+    def _resized(self, picture: Picture) -> list[bytes]:
+        """Pixels of the picture, then those of each view of it."""
         reason, what = "not_degraded", f"{picture.image.mode} of {picture.facts.format}"
+        pixels = []
         try:
-            degraded = self._degrader(picture.image, picture.facts.sha256)
-            reason = "undecodable"
-            return self._preprocessor.pixels(degraded).tobytes()
+            image = self._degrader(picture.image, picture.facts.sha256)
+            for view in self._views:
+                reason = "not_degraded"
+                degraded = view(image, picture.facts.sha256)
+                reason = "undecodable"
+                pixels.append(self._preprocessor.pixels(degraded).tobytes())
+            return pixels
         except Exception as error:  # a mode that Pillow opens and can not resize, a picture too wide for WebP, say
             raise UnusableImageError(reason, f"{what}: {error}") from error
 

@@ -17,8 +17,8 @@ import torch
 from rdd.config import ClipConfig
 from rdd.embedding.caption_cosine import caption_cosines
 from rdd.embedding.decoder import Progress
-from rdd.embedding.stored import Rounding, as_float16
-from rdd.feature_names import PROJECTED, TEXT_ORIGINAL, TEXTS
+from rdd.embedding.stored import Rounding, as_float16, features_of_views
+from rdd.feature_names import PROJECTED, TEXT_ORIGINAL, TEXTS, view_name
 from rdd.preprocessing import Preprocessor
 from rdd.resource_use import BusyClock
 from rdd.schema import features_schema
@@ -51,7 +51,7 @@ class Encoder(Protocol):
 
 
 class RecordEncoder:
-    """Encode decoded records: ``schema.DECODED`` to ``schema.features_schema``.
+    """Encode decoded records: ``schema.decoded_schema`` to ``schema.features_schema``.
 
     Two threads may call it, so that a GPU always has work.
 
@@ -59,14 +59,18 @@ class RecordEncoder:
         encoder: which.
         config: what is kept of it, and images in a forward pass.
         text: whether prompts are encoded.
+        views: of each image, which are encoded in forward passes of their own, so that each is as it would be alone.
         progress: told of each table.
     """
 
-    def __init__(self, encoder: Encoder, config: ClipConfig, *, text: bool, progress: Progress) -> None:
+    def __init__(self, encoder: Encoder, config: ClipConfig, *, text: bool, views: int = 0, progress: Progress) -> None:
         self._encoder = encoder
         self._batch_size, self._features = config.batch_size, config.features
-        self._schema = features_schema(config.features)
-        self._rounding = Rounding({name: name in config.float32 for name in config.features})
+        self._views = range(1 + views)
+        self._names = features_of_views(config.features, views)
+        self._schema = features_schema(self._names)
+        wide = features_of_views(config.float32, views)
+        self._rounding = Rounding({name: name in wide for name in self._names})
         self._text = text
         self._progress = progress
         self._launching, self._rounding_off = threading.Lock(), threading.Lock()
@@ -78,31 +82,33 @@ class RecordEncoder:
         table = table.combine_chunks()
         usable = np.asarray(pc.is_null(table["reason"]))
         images = np.where(usable, np.asarray(pc.list_value_length(table["generators"]).fill_null(0)), 0)
-        pixels = self._staged(table, int(images.sum()))
+        pixels = [self._staged(table[view_name("pixels", view)], int(images.sum())) for view in self._views]
         tokens = {name: _tokens(table[column]) for name, column in _TOKENS.items()} if self._text and usable.any() else {}
         with contextlib.ExitStack() as until_computed:
             with self._launching:  # one forward pass after the other; what follows runs beside the next table's
                 until_computed.enter_context(self.clock.at_work())
-                passes = [self._encoder.launch(batch, self._features) for batch in self._batches(pixels)]
+                passes = [
+                    [self._encoder.launch(batch, self._features) for batch in self._batches(of_view)] for of_view in pixels
+                ]
                 texts = [self._encoder.launch_tokens(rows, name) for name, rows in tokens.items()]
-            seen = [done.features() for done in passes]
+            seen = [[done.features() for done in of_view] for of_view in passes]
             read = {name: values.numpy() for done in texts for name, values in done.features().items()}
         found = self._stored(seen) | {name: as_float16(values) for name, values in read.items()}
-        vectors = dict.fromkeys(self._features, images) | dict.fromkeys(tokens, usable.astype(np.int64))
+        vectors = dict.fromkeys(self._names, images) | dict.fromkeys(tokens, usable.astype(np.int64))
         columns = {name: _binary(values, vectors[name]) for name, values in found.items()}
-        if seen and TEXT_ORIGINAL in read and PROJECTED in self._features:
-            projected = np.concatenate([done[PROJECTED].numpy() for done in seen])
+        if seen[0] and TEXT_ORIGINAL in read and PROJECTED in self._features:
+            projected = np.concatenate([done[PROJECTED].numpy() for done in seen[0]])
             columns["caption_cosines"] = _lists(caption_cosines(projected, read[TEXT_ORIGINAL], images[usable]), images)
         encoded = self._table(table, columns, self._flaws(found, vectors))
         self._progress("encode", table.num_rows)
         return encoded
 
-    def _staged(self, table: pa.Table, number: int) -> torch.Tensor:
-        """All images of a table, ``(n, height, width, 3)`` uint8, where the device can fetch them; not copied on the way."""
+    def _staged(self, column: pa.ChunkedArray, number: int) -> torch.Tensor:
+        """All images of a column, ``(n, height, width, 3)`` uint8, where the device can fetch them; not copied on the way."""
         shape = (number, self._encoder.preprocessor.height, self._encoder.preprocessor.width, 3)
         if not number:
             return self._encoder.staged(np.empty(shape, dtype=np.uint8))
-        flat = pc.list_flatten(table["pixels"].combine_chunks())
+        flat = pc.list_flatten(column.combine_chunks())
         values = np.frombuffer(flat.buffers()[2], dtype=np.uint8)
         begin, end = (np.frombuffer(flat.buffers()[1], dtype=np.int32)[flat.offset + place] for place in (0, len(flat)))
         if len(flat) != number or end - begin != np.prod(shape):
@@ -113,14 +119,15 @@ class RecordEncoder:
         """Images of one forward pass each, as equal as can be; none where there is no image."""
         return pixels.tensor_split(-(-len(pixels) // self._batch_size)) if len(pixels) else ()
 
-    def _stored(self, passes: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
-        """By name ``(n, width)`` of all images, as they are stored."""
+    def _stored(self, seen: list[list[dict[str, torch.Tensor]]]) -> dict[str, np.ndarray]:
+        """By name ``(n, width)`` of all images, and of each view of them, as they are stored."""
+        found = {}
         with self._rounding_off:  # it counts over all images
-            return {
-                name: np.concatenate([self._rounding.stored(name, done[name].numpy()) for done in passes])
-                for name in self._features
-                if passes
-            }
+            for view, passes in enumerate(seen):
+                for name in self._features if passes else ():
+                    stored = view_name(name, view)
+                    found[stored] = np.concatenate([self._rounding.stored(stored, done[name].numpy()) for done in passes])
+        return found
 
     @staticmethod
     def _flaws(found: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> dict[int, str]:

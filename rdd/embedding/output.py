@@ -17,7 +17,7 @@ from rdd.config import Config
 from rdd.embedding.caption_cosine import cosine_quantiles, with_cosines
 from rdd.embedding.conflicts import conflicting_hashes, reject_conflicting, repeated_images
 from rdd.embedding.resume import READ_THREADS, committed_files, hash_of_keys, read_table
-from rdd.embedding.stored import stored_features
+from rdd.embedding.stored import features_of_views, stored_features
 from rdd.encoder_identity import EncoderIdentity
 from rdd.feature_names import TEXTS
 from rdd.hashing import hash_strings
@@ -31,8 +31,9 @@ _ALL_DIFFERENT = ("key", "record_id", "caption_cosines")
 
 def parquet_options(config: Config) -> dict[str, Any]:
     """Feature columns plain, since noise does not compress, but with checksums; names, widths and dtypes in the schema."""
-    schema = features_schema(config.clip.features)
-    plain = {*config.clip.features, *TEXTS}
+    of_images = features_of_views(config.clip.features, config.embed.views)
+    schema = features_schema(of_images)
+    plain = {*of_images, *TEXTS}
     lists = {field.name for field in schema if pa.types.is_list(field.type)}
     leaves = {name: f"{name}.list.element" if name in lists else name for name in schema.names}
     return {

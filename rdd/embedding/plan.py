@@ -67,8 +67,8 @@ def plan(config: Config) -> dict[str, Any]:
         "records_unusable": index.num_rows - usable,
         "records_left": len(left),
         "images_left": int(left.sum()),
-        "forward_passes": _forward_passes(left, config.clip.batch_size),
-        **_costs(config, int(left.sum())),
+        "forward_passes": (1 + config.embed.views) * _forward_passes(left, config.clip.batch_size),
+        **_costs(config, (1 + config.embed.views) * int(left.sum())),
         "output_bytes": _output_bytes(features, records=usable, images=int(images.sum())),
     }
 
@@ -95,7 +95,7 @@ def _forward_passes(images: np.ndarray, batch_size: int) -> int:
 
 
 def _costs(config: Config, images: int) -> dict[str, Any]:
-    """Hours and dollars for some images."""
+    """Hours and dollars for some images, views of them included."""
     workers, price = config.embed.num_workers, config.embed.dollars_per_hour
     speed = _images_per_s(config)
     hours = images / (speed * workers) / 3600 if speed else None if images else 0.0

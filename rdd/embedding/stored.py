@@ -1,13 +1,13 @@
 """What an embedding stores of each feature: its width, and float16, or float32 where float16 would round it too much."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from rdd.clip_models import image_feature_widths, model_config
 from rdd.config import Config
-from rdd.feature_names import TEXTS
+from rdd.feature_names import TEXTS, view_name
 
 Stored = dict[str, dict[str, Any]]
 """By name of a feature its ``width`` and ``dtype``, as the manifest has it."""
@@ -24,6 +24,17 @@ _LAST_CHECK = 4096  # images, after which they will not change; so the check cos
 _NUMPY: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 
 
+def features_of_views(names: Iterable[str], views: int) -> list[str]:
+    """Names of features of images, then those of each view of them.
+
+    Example:
+        >>> features_of_views(["projected", "block_9"], 1)
+        ['projected', 'block_9', 'projected_view_1', 'block_9_view_1']
+    """
+    names = list(names)
+    return [view_name(name, view) for view in range(1 + views) for name in names]
+
+
 def stored_features(config: Config) -> Stored:
     """The features that an embedding of a config stores; needs no weights.
 
@@ -32,7 +43,11 @@ def stored_features(config: Config) -> Stored:
     """
     clip = config.clip
     widths = image_feature_widths(clip.model, clip.features)
-    stored = {name: {"width": w, "dtype": "float32" if name in clip.float32 else "float16"} for name, w in widths.items()}
+    stored = {
+        view_name(name, view): {"width": width, "dtype": "float32" if name in clip.float32 else "float16"}
+        for view in range(1 + config.embed.views)
+        for name, width in widths.items()
+    }
     text = {"width": model_config(clip.model)["embed_dim"], "dtype": "float16"}
     return stored | ({name: dict(text) for name in TEXTS} if config.embed.text else {})
 

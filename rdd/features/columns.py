@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rdd.feature_names import PROJECTED, TEXTS, is_image_feature
+from rdd.feature_names import PROJECTED, TEXTS, is_image_feature, split_view
 
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 """In which a feature may be kept."""
@@ -92,7 +92,7 @@ def flaw_of_features(described: Any, *, text: bool) -> str | None:
     if not isinstance(described, dict) or not any(map(is_image_feature, described)):
         return f"features must be a mapping with a feature of images, got {described!r}"
     texts = set(TEXTS) if text else set()
-    if unknown := [name for name in described if not is_image_feature(name) and name not in texts]:
+    if unknown := [name for name in described if not is_image_feature(split_view(name)[0]) and name not in texts]:
         return f"features must be those of images{' and prompts' if text else ''}, got {', '.join(unknown)}"
     if missing := texts - set(described):
         return f"features must hold {', '.join(sorted(missing))} where text is true"

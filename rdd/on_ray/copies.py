@@ -29,5 +29,5 @@ def embedded_copy(config: Config, output: str, degrade: list[str]) -> str:
         ValueError: the request is wrong.
         RuntimeError: the embedding failed; the same command goes on.
     """
-    run_embedding(replace(config, embed=replace(config.embed, output=output, degrade=degrade)))
+    run_embedding(replace(config, embed=replace(config.embed, output=output, degrade=degrade, views=0)))
     return output

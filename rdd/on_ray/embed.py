@@ -180,7 +180,7 @@ def _sizes(config: Config, source: Source, missing: pa.Table, encoder: EncoderId
         records=missing.num_rows,
         images_per_record=source.images_per_row * rows,
         batch_size=config.clip.batch_size,
-        pixel_bytes=preprocessor.height * preprocessor.width * 3,
+        pixel_bytes=preprocessor.height * preprocessor.width * 3 * (1 + config.embed.views),
         cpus=ray.cluster_resources().get("CPU", 1.0),
     )
 
@@ -210,6 +210,7 @@ def _write(
     arguments = {
         "config": config.clip,
         "text": embed.text,
+        "views": embed.views,
         "threads": embed.threads_per_worker,
         "expected": encoder,
         "progress": progress,
@@ -223,8 +224,15 @@ def _decoder(config: Config, encoder: EncoderIdentity, progress: Report) -> Call
     """The decoder, which runs in the tasks that read; as a function, so that it is pickled whole."""
     tokenizer = PromptTokenizer(config.clip.model) if config.embed.text else None
     preprocessor = Preprocessor(encoder.preprocessing)
-    degrader = Degrader(config.embed.degrade, seed=config.embed.degrade_seed)
-    decoder = RecordDecoder(preprocessor, tokenizer, degrader=degrader, max_pixels=config.records.max_pixels, progress=progress)
+    embed = config.embed
+    decoder = RecordDecoder(
+        preprocessor,
+        tokenizer,
+        degrader=Degrader(embed.degrade, seed=embed.degrade_seed),
+        views=[Degrader(embed.view_degrade, seed=embed.degrade_seed + view) for view in range(1, 1 + embed.views)],
+        max_pixels=config.records.max_pixels,
+        progress=progress,
+    )
     return lambda table: decoder(table)
 
 
@@ -234,6 +242,7 @@ class _Encoder:
     Args:
         config: of the encoder.
         text: whether prompts are encoded.
+        views: of each image.
         threads: torch threads on a CPU; Ray would leave a worker one.
         expected: what the encoder must be.
         progress: told when it is loaded (step ``load``), and of each table.
@@ -242,7 +251,9 @@ class _Encoder:
         RuntimeError: the encoder is another one here, such as other weights under the same name.
     """
 
-    def __init__(self, config: ClipConfig, *, text: bool, threads: int, expected: EncoderIdentity, progress: Report) -> None:
+    def __init__(
+        self, config: ClipConfig, *, text: bool, views: int, threads: int, expected: EncoderIdentity, progress: Report
+    ) -> None:
         import torch  # which only the processes of the pool need
 
         from rdd.clip import ClipEncoder
@@ -256,7 +267,7 @@ class _Encoder:
                 "put the same weights there"
             )
         encoder.prepare(config.features)
-        self._encode = RecordEncoder(encoder, config, text=text, progress=progress)
+        self._encode = RecordEncoder(encoder, config, text=text, views=views, progress=progress)
         self._progress, self._name = progress, f"{platform.node()} {os.getpid()}"
         progress("load", 1)  # ends the time to start: from now on the stall limit applies
 

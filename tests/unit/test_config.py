@@ -80,6 +80,7 @@ BOUNDS = [  # leaf, values inside, values outside
     ("clip.pretrained", ["x"], [""]),
     ("clip.precision", ["bf16"], ["fp16", "fp8"]),
     ("embed.degrade_seed", [0, 2**63 - 1], [-1, 2**63]),
+    ("embed.views", [0, 16], [-1, 17]),
     ("embed.limit", [0, 1], [-1]),
     ("embed.images_per_s", [0.0, 0.5], [-0.1, float("inf"), NAN]),
     ("embed.dollars_per_hour", [0.0, 0.5], [-0.1, float("inf"), NAN]),
