@@ -2,6 +2,10 @@
 
 N ranks compute the same updates as one rank would: each takes its slice of the same global batch, the loss and BatchNorm's
 statistics are those of the whole batch, gradients are summed over ranks, and every rank makes the same step.
+
+With ``features.views`` a batch holds each image and a degraded view of it, and the objective is that of all these rows: CVaR
+takes the worst of clean and degraded images together, and AUC ranks each against each, as one threshold must. With alpha and
+gamma 1 it is the mean of the losses of both, as in the paired training of arXiv:2604.10102.
 """
 
 import logging
@@ -93,7 +97,8 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
         sizes: images of each rank's share, where the caller knows them, so that nobody waits for the device.
 
     Returns:
-        Scalars on the device: ``loss``, ``loss_cvar``, ``loss_auc`` at the weights, ``one_class_batches`` (1 or 0),
+        Scalars on the device: ``loss``, ``loss_cvar``, ``loss_auc`` at the weights, ``one_class_batches`` (1 or 0), of a batch
+        with views ``loss_consistency``,
         ``grad_norm`` at the weights, and ``sharpness``, the loss at the worst point nearby minus the loss (absent without SAM).
 
     Raises:
@@ -102,10 +107,10 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     sam, optimizer, model = learner.config.sam, learner.optimizer, learner.model
     model.train()
     if sizes is None:
-        group, number = learner.context.group, len(batch.labels)
+        group, number = learner.context.group, len(batch.labels) // batch.copies
         sizes = [number] if group is None else rank_sizes(number, group, batch.labels.device)
     learner.generator.manual_seed(hash_pair(learner.config.train.seed, step))
-    masks = _masks(learner, sizes)
+    masks = _masks(learner, sizes, batch.copies)
     loss = _gradients(learner, batch, masks, step=step, sizes=sizes)
     metrics = {"loss": loss, **learner.loss.components}
     if not sam.enabled:
@@ -117,7 +122,7 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     metrics["grad_norm"] = optimizer.first_step()
     model.track_statistics(False)
     try:
-        second_masks = _masks(learner, sizes) if sam.fresh_dropout else masks
+        second_masks = _masks(learner, sizes, batch.copies) if sam.fresh_dropout else masks
         perturbed_loss = _gradients(learner, batch, second_masks, step=step, sizes=sizes)
     except RuntimeError:
         optimizer.step_back()
@@ -130,12 +135,13 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
     return metrics
 
 
-def _masks(learner: Learner, sizes: Sequence[int]) -> Masks:
-    """This rank's rows of the masks of the global batch, which all ranks draw alike."""
+def _masks(learner: Learner, sizes: Sequence[int], copies: int) -> Masks:
+    """This rank's rows of the masks of the global batch, which all ranks draw alike; an image and its view share a mask."""
     first = sum(sizes[: learner.context.rank])
     rows = slice(first, first + sizes[learner.context.rank])
     # not in bfloat16, in which the scale of what is kept would be off by a quarter of a percent
-    return learner.model.draw_masks(sum(sizes), DTYPES[learner.config.train.precision], learner.generator, rows=rows)
+    masks = learner.model.draw_masks(sum(sizes), DTYPES[learner.config.train.precision], learner.generator, rows=rows)
+    return masks.repeated(copies)
 
 
 def _gradients(learner: Learner, batch: Batch, masks: Masks, *, step: int, sizes: Sequence[int]) -> Tensor:
@@ -144,7 +150,7 @@ def _gradients(learner: Learner, batch: Batch, masks: Masks, *, step: int, sizes
     learner.optimizer.zero_grad()
     with torch.autocast(context.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
         logits = learner.forward(batch.features, masks)
-    loss = learner.loss(logits, batch.labels, sizes=sizes)
+    loss = learner.loss(logits, batch.labels, sizes=[batch.copies * size for size in sizes], copies=batch.copies)
     require_finite(loss, step)
     loss.backward()
     if context.group is not None:
@@ -191,7 +197,8 @@ def train_steps(
     left = batches[first:]
     slices = (rank_slice(batch, rank=context.rank, world_size=context.world_size) for batch in left)
     text_mode = table.text_mode(config.features.text_mode)
-    shares = table.batches(slices, text_mode, device=context.device, dtype=DTYPES[options.precision])
+    view = 1 + epoch % config.features.views if config.features.views else 0
+    shares = table.batches(slices, text_mode, device=context.device, dtype=DTYPES[options.precision], view=view)
     clock = clock or StepClock(context.device)
     for number, (whole, share) in enumerate(zip(left, shares, strict=True), start=first):
         step = epoch * len(batches) + number
@@ -322,10 +329,12 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
         The state after the last epoch.
 
     Raises:
-        ValueError: a part holds one class only, or the features lack the text that is asked for.
+        ValueError: a part holds one class only, or the features lack the text or the views that are asked for.
         RuntimeError: a loss is not finite.
     """
     text_mode = table.text_mode(config.features.text_mode)
+    if config.features.views > table.views:
+        raise ValueError(f"features.views must be at most the views of the table, {table.views}, got {config.features.views}")
     widths = list(table.inputs.values())
     check_head(config.model, text_mode, widths)
     train, validation = (table.split(config.features, part) for part in ("train", "validation"))
@@ -340,7 +349,7 @@ def fit(config: Config, table: FeatureTable, context: RunContext) -> TrainState:
     if state is None:
         state = TrainState.at_start()
         if config.model.standardize:
-            learner.model.set_moments(*column_moments(table, train, text_mode, context))
+            learner.model.set_moments(*column_moments(table, train, text_mode, context))  # of clean images
     else:
         learner.model.load_state_dict(state.model)
         learner.optimizer.load_state_dict(state.optimizer)

@@ -1,5 +1,7 @@
 r"""The objective, :math:`L = \gamma L_{CVaR} + (1 - \gamma) L_{AUC}`, closed and exact, over one process or many.
 
+Of a batch that holds each image and a degraded view of it, a term that draws the two together may be added.
+
 Across processes a loss takes ``group``: its value is then that of the gathered batch, on every rank, and autograd on rank r
 gives the gradient of that value with respect to rank r's own inputs. Parameter gradients are therefore *summed* over ranks.
 """
@@ -15,6 +17,7 @@ from torch.nn import functional
 
 from rdd.collectives import first_order_only, gather_own_gradient
 from rdd.config import LossConfig
+from rdd.consistency import consistency_loss
 
 _LARGEST_SORTED = 16  # time goes by p^2 and memory by p
 _BLOCK = 4096  # pairs are taken 4096 x 4096 at a time: 128 MiB in float64
@@ -118,6 +121,7 @@ class CvarAucLoss:
         p: power of the AUC loss, above 1.
         group: process group; given one, the loss of the gathered global batch.
         auc_on: compare raw logits (the official code) or their sigmoid.
+        consistency: weight, at least 0, of :func:`~rdd.consistency.consistency_loss` of a batch with views.
 
     Raises:
         ValueError: a value is out of range.
@@ -132,13 +136,17 @@ class CvarAucLoss:
         p: float,
         group: dist.ProcessGroup | None = None,
         auc_on: Literal["logits", "scores"] = "logits",
+        consistency: float = 0.0,
     ) -> None:
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
+        if not 0 <= consistency < math.inf:
+            raise ValueError(f"consistency must be at least 0 and finite, got {consistency}")
         self._alpha, self._gamma, self._eta, self._p = alpha, gamma, eta, p
-        self._group, self._auc_on = group, auc_on
+        self._group, self._auc_on, self._consistency = group, auc_on, consistency
         self.components: dict[str, Tensor] = {}
-        """Of the last call, detached: ``loss_cvar``, ``loss_auc``, and ``one_class_batches``, 1 where a class was absent."""
+        """Of the last call, detached: ``loss_cvar``, ``loss_auc``, and ``one_class_batches``, 1 where a class was absent; of a
+        batch with views ``loss_consistency``, whatever its weight."""
 
     @classmethod
     def from_config(cls, config: LossConfig, group: dist.ProcessGroup | None = None) -> "CvarAucLoss":
@@ -149,16 +157,18 @@ class CvarAucLoss:
             eta=config.eta,
             p=config.p,
             auc_on=config.auc_on,
+            consistency=config.consistency,
             group=group if config.scope == "global" else None,
         )
 
-    def __call__(self, logits: Tensor, labels: Tensor, *, sizes: Sequence[int] | None = None) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, *, sizes: Sequence[int] | None = None, copies: int = 1) -> Tensor:
         """The loss.
 
         Args:
             logits: ``(N,)`` raw.
             labels: ``(N,)``: 0 real, 1 generated.
             sizes: N of each rank of the group, where the caller knows them, so that nobody waits for the device.
+            copies: rows of each image, on every rank one after the other: 1, or 2 for itself and a view of it.
 
         Returns:
             Scalar, at least float32.
@@ -170,7 +180,11 @@ class CvarAucLoss:
         loss, cvar, auc = self._terms(logits, labels, pairwise_auc_loss)
         one_class = (labels.amin() == labels.amax()).to(logits.dtype)
         self.components = {"loss_cvar": cvar.detach(), "loss_auc": auc.detach(), "one_class_batches": one_class}
-        return loss
+        if copies == 1:
+            return loss
+        apart = consistency_loss(logits[0::2], logits[1::2])
+        self.components["loss_consistency"] = apart.detach()
+        return loss + self._consistency * apart
 
     def twice_differentiable(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The same value in plain operations, with a matrix of all pairs, for second derivatives; in one process.

@@ -165,6 +165,13 @@ class Masks(NamedTuple):
     text: Tensor | None
     """``(N, 1)`` bool: images whose text is replaced."""
 
+    def repeated(self, copies: int) -> "Masks":
+        """The masks for so many rows of each image, one after the other, which all see the same subnetwork."""
+        if copies == 1:
+            return self
+        hidden = [None if mask is None else mask.repeat_interleave(copies, 0) for mask in self.hidden]
+        return Masks(hidden, None if self.text is None else self.text.repeat_interleave(copies, 0))
+
 
 def dropout_mask(
     shape: tuple[int, int, int],

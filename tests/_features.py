@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from rdd import storage
-from rdd.feature_names import TEXTS
+from rdd.feature_names import TEXTS, split_view
 from rdd.schema import features_schema
 
 D, W = 8, 12
@@ -37,7 +37,9 @@ def write_features(
     if first_layout:
         manifest["dtype"] = "float16"
     else:
-        manifest["features"] = manifest_features({name: WIDTHS[name] for name in names}, text=D if text else None)
+        manifest["features"] = manifest_features(
+            {name: WIDTHS[split_view(name)[0]] for name in names}, text=D if text else None
+        )
     storage.write_json(str(folder / "manifest.json"), manifest)
     return str(folder)
 
@@ -45,7 +47,9 @@ def write_features(
 def manifest_features(widths: dict[str, int], *, text: int | None = None) -> dict:
     """What a manifest says of features of some widths, and of prompts of another."""
     kinds = {"<f2": "float16", "<f4": "float32"}
-    of_images = {name: {"width": width, "dtype": kinds[DTYPES.get(name, "<f2")]} for name, width in widths.items()}
+    of_images = {
+        name: {"width": width, "dtype": kinds[DTYPES.get(split_view(name)[0], "<f2")]} for name, width in widths.items()
+    }
     return of_images | ({name: {"width": text, "dtype": "float16"} for name in TEXTS} if text else {})
 
 
@@ -70,3 +74,13 @@ def feature_rows(number: int, *, text: bool = True, rejected: int = 3) -> list[d
         rows.append(row | (prompts if text else {}))
     rows += [{"record_id": None, "stage": "index", "reason": "null_id"}] * rejected
     return [rows[i] for i in rng.permutation(len(rows))]
+
+
+def with_views(rows: list[dict], names: Sequence[str]) -> list[dict]:
+    """The rows with the named features of views: those of view n are the image's, divided by n + 1."""
+
+    def of_view(row: dict, stored: str) -> bytes:
+        name, view = split_view(stored)
+        return (np.frombuffer(row[name], DTYPES[name]) / (1 + view)).astype(DTYPES[name]).tobytes()
+
+    return [row | ({name: of_view(row, name) for name in names} if row.get("reason") is None else {}) for row in rows]

@@ -82,6 +82,11 @@ class Config:
                 "model.text_dropout must be 0 when features.text_mode is none, since there is no text, "
                 f"got {self.model.text_dropout}"
             )
+        if self.loss.consistency > 0 and not self.features.views:
+            raise ValueError(
+                f"loss.consistency must be 0 when features.views is 0, since there is no view to compare with, "
+                f"got {self.loss.consistency}"
+            )
         scaling = self.scaling
         if scaling.num_workers == 0 and scaling.gpus_per_worker > 0:
             raise ValueError(

@@ -16,6 +16,9 @@ class FeaturesConfig:
     inputs: list[str] = field(default_factory=lambda: [PROJECTED])
     """Features of an image that the head sees, end to end in this order: 'projected' (the paper's), 'block_<k>'; an evaluation
     takes those of its detector."""
+    views: int = 0
+    """Degraded views of each image to train on (embed.views), in [0, 16]. Above 0 a batch holds each image and one view of it,
+    in epoch e, counted from 0, view 1 + e mod features.views; validation and test stay clean."""
     text_mode: Literal["auto", "shared", "official", "none"] = "auto"
     """shared: original prompt for every image; official: positive prompt for generated ones, a leak; none: image only;
     auto: shared where the features hold prompts, none where they do not."""
@@ -45,6 +48,7 @@ class FeaturesConfig:
         check(each_once, "features.path", "name directories, each once", self.path)
         named = all(map(is_image_feature, self.inputs)) and len(set(self.inputs)) == len(self.inputs) > 0
         check(named, "features.inputs", f"hold names of features, {IMAGE_NAMES}, at least one and each once", self.inputs)
+        check(0 <= self.views <= 16, "features.views", "lie in [0, 16]", self.views)
         check(0 <= self.split_seed < SEEDS, "features.split_seed", "lie in [0, 2^63)", self.split_seed)
         check(0 < self.validation_share < 1, "features.validation_share", "lie in (0, 1)", self.validation_share)
         check(0 < self.test_share < 1, "features.test_share", "lie in (0, 1)", self.test_share)
@@ -101,12 +105,15 @@ class LossConfig:
     """global: over the batch of all workers; local: over each worker's own share, for comparison."""
     auc_on: Literal["logits", "scores"] = "logits"
     """What the AUC loss compares: raw logits, as the official code does, or their sigmoid."""
+    consistency: float = 0.0
+    """Weight, at least 0, of a term that draws what is said of an image and of its view together; wants features.views."""
 
     def __post_init__(self) -> None:
         check(0 < self.alpha <= 1, "loss.alpha", "lie in (0, 1]", self.alpha)
         check(0 <= self.gamma <= 1, "loss.gamma", "lie in [0, 1]", self.gamma)
         check(0 < self.eta <= 1, "loss.eta", "lie in (0, 1]", self.eta)
         check(1 < self.p <= 100, "loss.p", "lie in (1, 100]", self.p)
+        check(0 <= self.consistency < float("inf"), "loss.consistency", "be at least 0 and finite", self.consistency)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +173,7 @@ class TrainConfig:
     epochs: int = 32
     """Passes over the training set, at least 1."""
     batch_size: int = 2048
-    """Images in a global batch, over all workers, at least 2."""
+    """Images in a global batch, over all workers, at least 2; with features.views each is there twice, clean and degraded."""
     seed: int = 0
     """Seed of initial weights, batch order and dropout, in [0, 2^63)."""
     stratified: bool = False

@@ -51,6 +51,8 @@ ADDED: Mapping[str, Any] = {
     "clip.blocks": [],
     "clip.float32": [],
     "features.inputs": [PROJECTED],
+    "features.views": 0,
+    "loss.consistency": 0.0,
     "model.kind": "mlp",
     "model.standardize": False,
     "model.projection": 128,

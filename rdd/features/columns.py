@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rdd.feature_names import PROJECTED, TEXTS, is_image_feature, split_view
+from rdd.feature_names import PROJECTED, TEXTS, is_image_feature, split_view, view_name
 
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 """In which a feature may be kept."""
@@ -31,8 +31,8 @@ class Column:
 
 
 Layout = dict[str, tuple[Column, ...]]
-"""By name of a matrix, the columns that lie in it below each other: each input alone, and under :data:`TEXT` the original
-prompts of all records, then the positive ones."""
+"""By name of a matrix, the columns that lie in it below each other: each input alone, each input of each view alone, and under
+:data:`TEXT` the original prompts of all records, then the positive ones."""
 
 
 def columns_of(manifest: dict[str, Any]) -> dict[str, Column]:
@@ -45,17 +45,18 @@ def columns_of(manifest: dict[str, Any]) -> dict[str, Column]:
     return {name: Column(name, one["width"], DTYPES[one["dtype"]]) for name, one in described}
 
 
-def layout_of(path: str, manifest: dict[str, Any], inputs: Sequence[str], *, text: bool) -> Layout:
-    """The matrices that some inputs need, in the order of a batch's columns.
+def layout_of(path: str, manifest: dict[str, Any], inputs: Sequence[str], *, text: bool, views: int = 0) -> Layout:
+    """The matrices that some inputs need, in the order of a batch's columns; those of views come before the prompts.
 
     Args:
         path: of the features, for the error.
         manifest: of the features.
         inputs: names of features of images.
         text: whether those of the prompts are wanted, where the set holds them.
+        views: of each image, how many are wanted.
 
     Raises:
-        ValueError: the set does not hold an input; those that it holds are named.
+        ValueError: the set does not hold an input, and those that it holds are named; or it does not hold so many views.
     """
     columns = columns_of(manifest)
     if lacking := [name for name in inputs if name not in columns]:
@@ -64,7 +65,14 @@ def layout_of(path: str, manifest: dict[str, Any], inputs: Sequence[str], *, tex
             f"features.inputs must name features that {path} holds, {held}, got {', '.join(lacking)}; "
             "clip.blocks names the blocks that jobs/embed.py keeps"
         )
-    layout: Layout = {name: (columns[name],) for name in inputs}
+    of_views = [view_name(name, view) for view in range(1, 1 + views) for name in inputs]
+    if lacking := [name for name in of_views if name not in columns]:
+        there = split_view(lacking[0])[1] - 1
+        raise ValueError(
+            f"features.views must be at most {there}, the views of {', '.join(inputs)} that {path} holds, got {views}; "
+            "embed.views is how many jobs/embed.py keeps"
+        )
+    layout: Layout = {name: (columns[name],) for name in (*inputs, *of_views)}
     if text and manifest["text"]:
         layout[TEXT] = tuple(columns[name] for name in TEXTS)
     return layout
@@ -75,9 +83,26 @@ def shape_of(columns: tuple[Column, ...], name: str, *, images: int, records: in
     return (len(columns) * records if name == TEXT else images), columns[0].width
 
 
-def width_of(layout: Layout, *, text: bool) -> int:
-    """Columns of a batch: of all inputs, and with ``text`` of a prompt."""
-    return sum(columns[0].width for name, columns in layout.items() if text or name != TEXT)
+def inputs_of(layout: Layout) -> dict[str, int]:
+    """Names and widths of the inputs, without those of views."""
+    return {name: columns[0].width for name, columns in layout.items() if name != TEXT and not split_view(name)[1]}
+
+
+def views_of(layout: Layout) -> int:
+    """How many views of each image there are."""
+    return max(split_view(name)[1] for name in layout)
+
+
+def width_of(layout: Layout) -> int:
+    """Columns of all matrices, of a prompt once."""
+    return sum(columns[0].width for columns in layout.values())
+
+
+def layout_of_batch(layout: Layout, *, text: bool, view: int) -> Layout:
+    """The part of a layout that a batch takes: the inputs, with a view those of it, and with ``text`` the prompts."""
+    views = (0, view)
+    kept = {name: columns for name, columns in layout.items() if name != TEXT and split_view(name)[1] in views}
+    return kept | ({TEXT: layout[TEXT]} if text and TEXT in layout else {})
 
 
 def bytes_of(layout: Layout, manifest: dict[str, Any]) -> int:

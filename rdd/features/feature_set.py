@@ -12,11 +12,11 @@ import numpy as np
 from rdd import storage
 from rdd.config import FeaturesConfig
 from rdd.encoder_identity import differences
-from rdd.features.columns import TEXT, Layout, columns_of, layout_of
+from rdd.features.columns import TEXT, Layout, columns_of, inputs_of, layout_of
 from rdd.features.files import Allocate, OnProgress, allocated, copy_columns, feature_files, ignored, in_memory, read_columns
 from rdd.features.index import FileIndex, ImageIndex, check_counts, check_rows, index_images, read_index
 from rdd.features.join import Joined, Part, join
-from rdd.features.manifest import degradation_of, encoder_of, identity_of, read_manifest
+from rdd.features.manifest import degradation_of, encoder_of, identity_of, read_manifest, view_degradation_of
 from rdd.hashing import sha256_bytes
 
 logger = logging.getLogger(__name__)
@@ -94,17 +94,20 @@ class FeatureSet:
         """When each file of features was last written, in nanoseconds since 1970."""
         return [file.written_ns for member in self.members for file in storage.list_files(storage.join(member.path, "data"))]
 
-    def layout(self, inputs: Sequence[str], *, text: bool) -> Layout:
-        """The matrices that some inputs need, in the order of a batch's columns.
+    def layout(self, inputs: Sequence[str], *, text: bool, views: int = 0) -> Layout:
+        """The matrices that some inputs need, see :func:`rdd.features.columns.layout_of`.
 
         Args:
             inputs: names of features of images.
             text: whether those of the prompts are wanted, where they are held.
+            views: of each image, how many are wanted.
 
         Raises:
-            ValueError: an input is not held; those that are held are named.
+            ValueError: an input is not held, or not so many views, or the views of two directories were degraded in two ways.
         """
-        return layout_of(self.name, self.manifest, inputs, text=text)
+        for other in self.members[1:] if views else ():
+            _check_views(self.members[0], other)
+        return layout_of(self.name, self.manifest, inputs, text=text, views=views)
 
     def read(
         self,
@@ -211,6 +214,16 @@ def _check_degradation(one: Member, other: Member) -> None:
         )
 
 
+def _check_views(one: Member, other: Member) -> None:
+    """Refuse to take views together that were degraded in two ways."""
+    here, there = (view_degradation_of(member.manifest) for member in (one, other))
+    if here != there:
+        raise ValueError(
+            f"features.views must be 0 for directories with views that were degraded in two ways (embed.view_degrade), got "
+            f"{one.path} with {here} and {other.path} with {there}"
+        )
+
+
 def identity_if_there(path: str | Sequence[str]) -> str | None:
     """Identity of the features at ``features.path``; None where one of its directories is gone."""
     paths = [path] if isinstance(path, str) else path
@@ -225,8 +238,8 @@ def check_inputs(config: FeaturesConfig) -> list[int]:
         The width of each input.
 
     Raises:
-        ValueError: there is no finished embedding, or it lacks an input; those that it holds are named.
+        ValueError: there is no finished embedding, or it lacks an input or views; what it holds is named.
         RuntimeError: the manifest is torn, or a field of it is wrong.
     """
-    layout = FeatureSet.open(config.path).layout(config.inputs, text=False)
-    return [columns[0].width for columns in layout.values()]
+    layout = FeatureSet.open(config.path).layout(config.inputs, text=False, views=config.views)
+    return list(inputs_of(layout).values())

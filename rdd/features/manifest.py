@@ -49,6 +49,14 @@ def degradation_of(manifest: dict[str, Any]) -> str:
     return f"{texts} (seed {embed.get('degrade_seed', 0)})" if texts else "none"
 
 
+def view_degradation_of(manifest: dict[str, Any]) -> str:
+    """The transforms of a feature set's views, and the seed that theirs come after, on one line; ``none`` without views."""
+    embed = manifest.get("config", {}).get("embed", {})
+    if not embed.get("views"):
+        return "none"
+    return f"{', '.join(embed['view_degrade'])} (after seed {embed['degrade_seed']})"
+
+
 _KINDS: dict[str, type] = {"encoder": dict, "embed_dim": int, "text": bool, "records_written": int, "images": int}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from rdd.config import FeaturesConfig
 from rdd.feature_names import PROJECTED
 from rdd.features.batches import global_batches
-from rdd.features.columns import TEXT, Layout, width_of
+from rdd.features.columns import TEXT, Layout, inputs_of, layout_of_batch, views_of
 from rdd.features.feature_set import FeatureSet
 from rdd.features.files import OnProgress, ignored
 from rdd.features.gather import CPU, gather_batches, to_device
@@ -37,6 +37,8 @@ class Batch:
     """``(N, width)`` float32: the inputs of each image, then the features of its text."""
     labels: Tensor
     """``(N,)`` float32: 0 real, 1 generated."""
+    copies: int = 1
+    """Rows of each image, one after the other: itself, and with 2 a degraded view of it."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class FeatureTable:
     layout: Layout
     """What lies in which matrix, in the order of a batch's columns."""
     matrices: dict[str, Tensor]
-    """Of each input ``(M, width)`` of M images in the order of the files; with text under ``text`` ``(2 R, D)``, the original
-    prompts of R records, then the positive ones. float16, or float32 for features that are kept in it."""
+    """Of each input, and each input of a view, ``(M, width)`` of M images in the order of the files; with text under ``text``
+    ``(2 R, D)``, the original prompts of R records, then the positive ones. float16, or float32 for features that are kept in
+    it."""
     order: Tensor
     """``(M,)`` int32: row of each image, sorted by record id."""
     record_of: Tensor
@@ -85,6 +88,7 @@ class FeatureTable:
         *,
         inputs: Sequence[str] = (PROJECTED,),
         text: bool = True,
+        views: int = 0,
         shared: str | None = None,
         on_progress: OnProgress = ignored,
     ) -> "FeatureTable":
@@ -94,16 +98,17 @@ class FeatureTable:
             path: its directory, local or on S3; or several, which are joined by record.
             inputs: names of the features of an image that a batch holds, in this order; no other column is read.
             text: whether the features of prompts are read, where there are any; without them only text mode none is left.
+            views: of each image, how many are read, for training.
             shared: local directory for one memory map per node: the first process writes it, all map it. By default the
                 features are read into this process's own memory.
             on_progress: told how far the reading is.
 
         Raises:
-            ValueError: there is no finished embedding at ``path``, it lacks an input, or several can not be joined.
+            ValueError: there is no finished embedding at ``path``, it lacks an input or views, or several can not be joined.
             RuntimeError: the files are not what the manifest says.
         """
         features = FeatureSet.open(path)
-        layout = features.layout(inputs, text=text)
+        layout = features.layout(inputs, text=text, views=views)
         if shared:
             matrices, index = read_shared(features, layout, shared, on_progress)
         else:
@@ -118,7 +123,12 @@ class FeatureTable:
     @property
     def inputs(self) -> dict[str, int]:
         """Names and widths of the features of an image that a batch holds, in their order."""
-        return {name: columns[0].width for name, columns in self.layout.items() if name != TEXT}
+        return inputs_of(self.layout)
+
+    @property
+    def views(self) -> int:
+        """Degraded views of each image that a batch can be asked for."""
+        return views_of(self.layout)
 
     @property
     def has_text(self) -> bool:
@@ -132,7 +142,8 @@ class FeatureTable:
 
     def width(self, text_mode: str) -> int:
         """Columns of a batch's features."""
-        return width_of(self.layout, text=self.text_mode(text_mode) != "none")
+        of_text = 0 if self.text_mode(text_mode) == "none" else self.text_width
+        return sum(self.inputs.values()) + of_text
 
     def text_mode(self, wanted: str) -> TextMode:
         """The text mode that ``features.text_mode`` comes to here, see :func:`rdd.features.text_modes.text_mode_for`.
@@ -200,6 +211,7 @@ class FeatureTable:
         *,
         device: torch.device = CPU,
         dtype: torch.dtype = torch.float32,
+        view: int = 0,
     ) -> Iterator[Batch]:
         """Features and labels of one set of images after the other.
 
@@ -208,23 +220,35 @@ class FeatureTable:
             text_mode: as for :meth:`gather`.
             device: where the batches go.
             dtype: of features and labels.
+            view: which view of each image comes after it, counted from 1; 0 for the images alone.
 
         Yields:
             A batch, until the next one is asked for: it overwrites this one.
         """
         text_mode = self.text_mode(text_mode)
         parts = list(parts)
-        matrices = [self.matrices[name] for name in self.layout if name != TEXT or text_mode != "none"]
-        chosen = (self._chosen(images, text_mode) for images in parts)
+        names = layout_of_batch(self.layout, text=text_mode != "none", view=view)
+        matrices = [self.matrices[name] for name in names]
+        chosen = (self._chosen(images, text_mode, 2 if view else 1) for images in parts)
         for images, features in zip(parts, gather_batches(matrices, chosen, device=device, dtype=dtype), strict=True):
-            yield Batch(features, to_device(self.labels.index_select(0, images).to(dtype), device))
+            yield self._batch(features, to_device(self.labels.index_select(0, images).to(dtype), device), view)
 
-    def _chosen(self, images: Tensor, text_mode: TextMode) -> list[Tensor]:
-        """Of each matrix that a text mode needs, the rows of some images, where the matrices are."""
+    def _batch(self, features: Tensor, labels: Tensor, view: int) -> Batch:
+        """The batch of some images, out of their features in the order of :func:`layout_of_batch`."""
+        if not view:
+            return Batch(features, labels)
+        width = sum(self.inputs.values())
+        image, degraded, text = features.split([width, width, features.shape[1] - 2 * width], dim=1)
+        both = torch.cat([image, text, degraded, text], dim=1).reshape(2 * len(image), -1)
+        return Batch(both, labels.repeat_interleave(2), copies=2)
+
+    def _chosen(self, images: Tensor, text_mode: TextMode, copies: int) -> list[Tensor]:
+        """Of each matrix that a batch needs, the rows of some images, where the matrices are."""
         records, labels = (values.index_select(0, images) for values in (self.record_of, self.labels))
         rows = to_device(self.order.index_select(0, images).to(torch.int64), self.device)
         prompts = prompt_rows(text_mode, records, labels, num_records=len(self.record_ids))
-        return [rows] * len(self.inputs) + ([] if prompts is None else [to_device(prompts.to(torch.int64), self.device)])
+        of_text = [] if prompts is None else [to_device(prompts.to(torch.int64), self.device)]
+        return [rows] * (copies * len(self.inputs)) + of_text
 
     def epoch_batches(self, images: Tensor, *, seed: int, epoch: int, batch_size: int, stratified: bool) -> list[Tensor]:
         """The sequence of global batches of an epoch, see :func:`global_batches`."""

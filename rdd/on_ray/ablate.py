@@ -163,7 +163,7 @@ def rows_of(config: Config) -> dict[str, Config]:
             raise ValueError("train.cross_validate must be false in an ablation, whose rows share one test set, got true")
     free = FeaturesConfig()
     shared = [
-        replace(row.features, inputs=free.inputs, text_mode="none", held=free.held, shuffle_mib=free.shuffle_mib)
+        replace(row.features, inputs=free.inputs, views=0, text_mode="none", held=free.held, shuffle_mib=free.shuffle_mib)
         for row in rows.values()
     ]
     if any(features != shared[0] for features in shared):

@@ -50,7 +50,7 @@ def hold_features(
     on_loading(f"process {os.getpid()} has started")
     on_progress = at_most_every(PROGRESS_S, on_loading)
     place = place_of(config, device, to_train=to_train)
-    wanted: dict[str, Any] = {"inputs": config.inputs, "text": config.text_mode != "none"}
+    wanted: dict[str, Any] = {"inputs": config.inputs, "text": config.text_mode != "none", "views": config.views}
     where = {"device": f"memory of {device}", "map": f"one memory map a node, in {map_folder()}", "stream": "Ray Data's stream"}
     logger.info("features: %.3g GiB, held in %s", feature_bytes(config) / 2**30, where[place])
     if place == "stream":
@@ -102,14 +102,14 @@ def _share_of_gpu() -> float:
 
 
 def feature_bytes(config: FeaturesConfig) -> int:
-    """Size of the features that a config asks for: its inputs, and the prompts where they are used."""
+    """Size of the features that a config asks for: its inputs, their views, and the prompts where they are used."""
     features, layout = _layout(config)
     return bytes_of(layout, features.manifest)
 
 
 def _layout(config: FeaturesConfig) -> tuple[FeatureSet, Layout]:
     features = FeatureSet.open(config.path)
-    return features, features.layout(config.inputs, text=config.text_mode != "none")
+    return features, features.layout(config.inputs, text=config.text_mode != "none", views=config.views)
 
 
 def _lacking_for_map(size: int, to_write: int) -> str | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rdd.feature_names import PROJECTED
 from rdd.features import Batch, FeatureTable, TextMode, deal_batches, hash_pair
-from rdd.features.columns import TEXT, Layout, width_of
+from rdd.features.columns import TEXT, Layout, layout_of_batch, width_of
 from rdd.features.feature_set import FeatureSet
 from rdd.features.files import read_columns
 from rdd.features.gather import CPU
@@ -45,7 +45,13 @@ class StreamedTable(FeatureTable):
 
     @classmethod
     def open(
-        cls, path: str | Sequence[str], *, inputs: Sequence[str] = (PROJECTED,), text: bool = True, shuffle_mib: int
+        cls,
+        path: str | Sequence[str],
+        *,
+        inputs: Sequence[str] = (PROJECTED,),
+        text: bool = True,
+        views: int = 0,
+        shuffle_mib: int,
     ) -> "StreamedTable":
         """Read the index of what jobs/embed.py wrote.
 
@@ -53,15 +59,16 @@ class StreamedTable(FeatureTable):
             path: its directory, local or on S3; or several, each with all inputs, which are joined by record.
             inputs: names of the features of an image that a batch holds, in this order.
             text: whether the features of prompts may be asked for, where there are any.
+            views: of each image, how many may be asked for; an epoch reads one of them.
             shuffle_mib: features, in MiB, that are shuffled together; a rank keeps its share of two such windows in memory,
                 and a file each.
 
         Raises:
-            ValueError: there is no finished embedding at ``path``, it lacks an input, or several can not be joined.
+            ValueError: there is no finished embedding at ``path``, it lacks an input or views, or several can not be joined.
             RuntimeError: the files are not what the manifest says.
         """
         features = FeatureSet.open(path)
-        layout = features.layout(inputs, text=text)
+        layout = features.layout(inputs, text=text, views=views)
         of_directories, images = features.read_index(layout)
         images_of_file = [np.diff(index.first_image) for index in of_directories]
         return cls(
@@ -95,30 +102,29 @@ class StreamedTable(FeatureTable):
         *,
         device: torch.device = CPU,
         dtype: torch.dtype = torch.float32,
+        view: int = 0,
     ) -> Iterator[Batch]:
         """The same batches as :meth:`FeatureTable.batches` yields, read window by window by Ray Data."""
         text_mode = self.text_mode(text_mode)
         parts = list(parts)
         per_window = self._batches_per_window(max(map(len, parts), default=1))  # of a rank: its share of some windows
         windows = [self._window(parts[first : first + per_window], text_mode) for first in range(0, len(parts), per_window)]
-        features = _read_in_order(windows, self._layout_for(text_mode))
+        features = _read_in_order(windows, layout_of_batch(self.layout, text=text_mode != "none", view=view))
         for images, batch in zip(parts, features, strict=True):
             labels = self.labels.index_select(0, images)
-            yield Batch(batch.to(device).to(dtype), labels.to(device, dtype))
+            yield self._batch(batch.to(device).to(dtype), labels.to(device, dtype), view)
 
     def _window(self, parts: list[Tensor], text_mode: TextMode) -> "_Window":
         rows = [self.order.index_select(0, images).numpy() for images in parts]
         numbers = np.unique(np.concatenate([self._file_of(images).numpy() for images in parts]))
         return _Window([self.files[number] for number in numbers], self.first_image[numbers].tolist(), rows, text_mode)
 
-    def _layout_for(self, text_mode: TextMode) -> Layout:
-        return {name: columns for name, columns in self.layout.items() if name != TEXT or text_mode != "none"}
-
     def _file_of(self, images: Tensor) -> Tensor:
         return torch.searchsorted(torch.from_numpy(self.first_image), self.order[images], right=True) - 1
 
     def _batches_per_window(self, batch_size: int) -> int:
-        image_bytes = sum(columns[0].vector_bytes for columns in self.layout.values())
+        of_batch = layout_of_batch(self.layout, text=True, view=min(1, self.views))
+        image_bytes = sum(columns[0].vector_bytes for columns in of_batch.values())
         return max(1, self.window_bytes // (batch_size * image_bytes))
 
 
@@ -150,7 +156,7 @@ class _WindowReader:
         """One row a batch: its features as bytes, and how many images it has; one file is in memory at a time."""
         window: _Window = ray.get(self._windows[row["id"]])
         wanted = np.concatenate(window.rows)
-        gathered = np.empty((len(wanted), width_of(self._layout, text=True)), dtype=_dtype_of(self._layout))
+        gathered = np.empty((len(wanted), width_of(self._layout)), dtype=_dtype_of(self._layout))
         for file, first in zip(window.files, window.first_image, strict=True):
             read = read_columns([file], self._layout)
             here = np.flatnonzero((wanted >= first) & (wanted < first + len(read.index.generator_of)))

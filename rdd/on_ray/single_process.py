@@ -46,7 +46,12 @@ def held_features(config: Config, device: torch.device, on_loading: OnProgress =
     features = config.features
     text = features.text_mode if features.text_mode == "none" else "auto"
     wanted = FeaturesConfig(
-        path=features.path, inputs=features.inputs, text_mode=text, held=features.held, shuffle_mib=features.shuffle_mib
+        path=features.path,
+        inputs=features.inputs,
+        views=features.views,
+        text_mode=text,
+        held=features.held,
+        shuffle_mib=features.shuffle_mib,
     )
     with_text = replace(wanted, text_mode="auto")  # holds what a run without text needs, too
     if _last_held is None or _last_held[0] not in ((wanted, device), (with_text, device)):

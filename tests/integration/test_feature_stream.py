@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from _features import feature_rows
+from _features import feature_rows, with_views
 from _features import write_features as write_named_features
 from synthetic import write_features
 
 from rdd.config import FeaturesConfig
-from rdd.features import FeatureTable
+from rdd.features import Batch, FeatureTable
 from rdd.on_ray.feature_stream import StreamedTable
 
 
@@ -67,3 +67,16 @@ def test_streamed_inputs_of_several_widths_and_dtypes(ray_session, tmp_path: Pat
     parts = list(torch.randperm(len(table), generator=torch.Generator().manual_seed(0)).split(30))
     for images, batch in zip(parts, streamed.batches(parts, "official"), strict=True):
         assert torch.equal(batch.features, table.gather(images, "official").features)
+
+
+def test_streamed_images_come_with_the_same_views(ray_session, tmp_path: Path) -> None:
+    inputs, views = ("projected", "block_2"), ("projected_view_1", "block_2_view_1", "projected_view_2", "block_2_view_2")
+    named = write_named_features(tmp_path, with_views(feature_rows(40), views), names=(*inputs, *views))
+    table = FeatureTable.load(named, inputs=inputs, views=2)
+    streamed = StreamedTable.open(named, inputs=inputs, views=2, shuffle_mib=1)
+    parts = list(torch.randperm(len(table), generator=torch.Generator().manual_seed(0)).split(50))
+    expected = [Batch(batch.features.clone(), batch.labels, batch.copies) for batch in table.batches(parts, "shared", view=2)]
+    for one, other in zip(expected, streamed.batches(parts, "shared", view=2), strict=True):
+        assert torch.equal(one.features, other.features)
+        assert torch.equal(one.labels, other.labels)
+        assert one.copies == other.copies == 2
