@@ -183,8 +183,9 @@ class EmbedConfig:
     stall_timeout_s: float = 600.0
     """Seconds without a record, in (0, 86400], after which the run ends as failed."""
     images_per_s: float = 0.0
-    """For --dry-run: images that one worker encodes in a second, at least 0; of D3 five times the records a second in the log
-    of a shorter run. 0 takes the published 312 of ViT-L-14 on an A100, and gives no hours for another model or on a CPU."""
+    """For --dry-run: images, views too, that one worker encodes in a second, at least 0; of D3 without views five times the
+    records a second in the log of a shorter run. 0 takes the published 312 of ViT-L-14 on an A100, and gives no hours for
+    another model or on a CPU."""
     dollars_per_hour: float = 0.0
     """For --dry-run: what all machines of the job cost in an hour together, at least 0; 0 where that is not stated."""
 

@@ -101,6 +101,8 @@ def history_figure(history: list[dict[str, float]], title: str) -> bytes:
     axes = figure.add_subplot()
     epochs = [row["epoch"] for row in history]
     styles = {"train/loss": (BLACK, "-"), "train/loss_cvar": (BLUE, "--"), "train/loss_auc": (GREEN, ":")}
+    if "train/loss_consistency" in history[0]:  # of a run with views
+        styles["train/loss_consistency"] = (ORANGE, "-.")
     for name, (color, dash) in styles.items():
         axes.plot(epochs, [row[name] for row in history], dash, color=color, label=name, linewidth=1.8)
     axes.set(xlabel="epoch", ylabel="loss at the weights", title=title)

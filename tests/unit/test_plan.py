@@ -54,6 +54,9 @@ def test_a_plan_counts_the_work_and_its_costs_and_writes_nothing(config: Config,
     image_only = plan(override(stated, {"embed.text": False, "clip.float32": ["block_1"], "clip.batch_size": 64}))
     assert image_only["output_bytes"] == 12 * 250 + 60 * (64 + 128 + 50)
     assert image_only["forward_passes"] == 1
+    viewed = plan(override(stated, {"embed.views": 2}))
+    assert (viewed["images_left"], viewed["forward_passes"], viewed["hours"]) == (60, 12, pytest.approx(30 / 3600))
+    assert viewed["output_bytes"] == 12 * (2 * 64 + 250) + 60 * (3 * 2 * 64 + 50)
     limited = plan(override(stated, {"embed.limit": 5}))
     assert (limited["records"], limited["images_left"], limited["hours"]) == (5, 25, pytest.approx(25 / 6 / 3600))
 
