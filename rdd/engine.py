@@ -97,9 +97,9 @@ def train_step(learner: Learner, batch: Batch, *, step: int, sizes: Sequence[int
         sizes: images of each rank's share, where the caller knows them, so that nobody waits for the device.
 
     Returns:
-        Scalars on the device: ``loss``, ``loss_cvar``, ``loss_auc`` at the weights, ``one_class_batches`` (1 or 0), of a batch
-        with views ``loss_consistency``,
-        ``grad_norm`` at the weights, and ``sharpness``, the loss at the worst point nearby minus the loss (absent without SAM).
+        Scalars on the device: ``loss``, ``loss_cvar``, ``loss_auc`` at the weights, ``loss_consistency`` too where a batch has
+        views, ``one_class_batches`` (1 or 0), ``grad_norm`` at the weights, and ``sharpness``, the loss at the worst point near
+        them minus the loss (absent without SAM).
 
     Raises:
         NotFiniteError: the loss is not finite; no weight has moved (on a GPU it comes later, from :func:`train_epoch`).
