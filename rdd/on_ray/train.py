@@ -102,7 +102,9 @@ def _train_folds(config: Config, output: str) -> dict[str, Any]:
     return {"run_dir": output, **report}
 
 
-def _train_run(config: Config, output: str, child: Tracker | None = None, *, audit_made_in: str | None = None) -> dict[str, Any]:
+def _train_run(
+    config: Config, output: str, child: Tracker | None = None, *, audit_made_in: str | None = None
+) -> dict[str, Any]:
     if (summary := _finished(config, output)) is not None:
         return summary
     run = RunDirectory(output)

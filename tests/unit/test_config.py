@@ -400,7 +400,8 @@ def test_the_run_for_unseen_generators_needs_only_what_its_base_stores(base: str
     assert config.model.standardize
     changed = {path for path in leaves() if leaf_of(config, path) != leaf_of(parse(*files[:2]), path)}
     learned = {path for path in changed if path.split(".")[0] in ("features", "model", "optimizer")}
-    assert "features.inputs" in changed and changed == learned  # all else, its output among it, is that of the base
+    assert "features.inputs" in changed
+    assert changed == learned  # all else, its output among it, is that of the base
 
 
 def test_leaves_are_the_dotted_paths() -> None:
