@@ -56,7 +56,7 @@ def test_a_training_and_an_evaluation_leave_a_page_beside_their_files_and_in_mlf
     assert "python jobs/audit.py" not in text  # the training has audited the same features
 
 
-def test_the_job_makes_the_page_anew_and_refuses_what_is_of_another_run(config: Config, tmp_path: Path) -> None:
+def test_the_job_makes_the_page_anew_and_refuses_what_is_of_another_run(config: Config, tmp_path: Path, caplog) -> None:
     asked = override(config, {"report.run": config.train.output, "report.images": 3})
     before = len(MlflowClient(config.tracking.uri).search_runs(["1"]))
     summary = run_report(asked)
@@ -64,6 +64,9 @@ def test_the_job_makes_the_page_anew_and_refuses_what_is_of_another_run(config: 
     assert summary["mlflow_runs"] == 1
     assert pages(config)[0].read_text().count("called ") == 6
     assert len(MlflowClient(config.tracking.uri).search_runs(["1"])) == before
+    caplog.set_level("WARNING", logger="rdd")
+    assert run_report(override(asked, {"tracking.uri": "http://127.0.0.1:9"}))["mlflow_runs"] == 0
+    assert "MLflow did not take report.html" in caplog.text
     copies = {"output": "", "images": 1, "images_left_out": 0, "curves": {}, "copies": {}, "threshold": -77.0}
     storage.write_json(str(tmp_path / "robustness.json"), copies)
     storage.write_json(str(tmp_path / "audit.json"), {"red": [], "properties": {}, "features": "other"})
