@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from rdd.bands import Bands
 from rdd.calibration import Calibration
 from rdd.evaluation import groups as of_groups
 from rdd.evaluation.bootstrap import interval, rate_interval, share_interval
@@ -53,16 +54,13 @@ def evaluate(
     # neither the columns nor their sums are kept, which are as large as the set
     draws = draw(scored, RecordWeightedMeans(scored.records, _columns(scored, calibration)), resamples=resamples, seed=seed)
     names = list(scored.generated_by())
-    families: dict[str, list[str]] = {}
-    for name in names:
-        families.setdefault(known.family(name), []).append(name)
     everything = _groups(scored, {"all": names}, draws)
     generators = _groups(scored, {name: [name] for name in names}, draws)
     by_generator = _by_group(scored, generators, calibration.threshold)
     for name, row in by_generator.items():
         row |= {"family": known.family(name), "seen": None if known.seen is None else name in known.seen}
     correct = (scored.logits >= calibration.threshold) == ~real
-    worst, bands = of_groups.mean_and_worst(generators), calibration.bands
+    worst = of_groups.mean_and_worst(generators)
     return {
         "auroc": overall,
         "auroc_interval": of_groups.single_intervals(everything)[0],
@@ -75,14 +73,29 @@ def evaluate(
         "generated_images": int((~real).sum()),
         "records": draws.records,
         "reliability": reliability(scored, calibration.log_odds(scored.logits), draws),
-        "bands": None if bands is None else verdicts(scored, bands, resamples=resamples, seed=seed),
-        "coverage": {} if bands is None else coverage(scored, bands, resamples=resamples, seed=seed),
+        **_of_bands(scored, calibration.bands, resamples=resamples, seed=seed),
         "by_generator": by_generator,
-        "by_family": _by_group(scored, _groups(scored, families, draws), calibration.threshold),
+        "by_family": _by_group(scored, _groups(scored, _families(names, known), draws), calibration.threshold),
         "novelty": {part: _novelty(scored, some, draws) for part, some in of_groups.by_novelty(names, known).items()},
         "worst_generator": {"name": worst["worst"], "auroc": worst["worst_auroc"]}
         | {"auroc_interval": worst["worst_auroc_interval"]},
     }
+
+
+def _families(names: list[str], known: Known) -> dict[str, list[str]]:
+    """The generators of each family."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        families.setdefault(known.family(name), []).append(name)
+    return families
+
+
+def _of_bands(scored: Scored, bands: Bands | None, *, resamples: int, seed: int) -> dict[str, Any]:
+    """What a detector's bands and conformal sets do, where it has some."""
+    if bands is None:
+        return {"bands": None, "coverage": {}}
+    drawing = {"resamples": resamples, "seed": seed}
+    return {"bands": verdicts(scored, bands, **drawing), "coverage": coverage(scored, bands, **drawing)}
 
 
 def _columns(scored: Scored, calibration: Calibration) -> dict[str, Column]:

@@ -32,6 +32,7 @@ def verdicts(scored: Scored, bands: Bands, *, resamples: int, seed: int) -> dict
     """
     real, generated = scored.labels == 0, scored.labels == 1
     called = {"likely_generated": bands.likely_generated(scored.logits), "likely_real": bands.likely_real(scored.logits)}
+    called["uncertain"] = ~(called["likely_generated"] | called["likely_real"])
     columns = {
         f"{kind}_{verdict}": Column(images, of)
         for kind, of in (("real", real), ("generated", generated))
@@ -78,15 +79,12 @@ def with_intervals(
 
 
 def _rates(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    false_positive, real_real = means["real_likely_generated"], means["real_likely_real"]
-    found, false_negative = means["generated_likely_generated"], means["generated_likely_real"]
-    uncertain = {"real_uncertain": 1 - false_positive - real_real, "generated_uncertain": 1 - found - false_negative}
-    uncertain = {name: np.clip(rate, 0, 1).round(12) for name, rate in uncertain.items()}  # 1 - 0.1 - 0.9 is not 0
     return {
-        "false_positive_rate": false_positive,
-        "false_negative_rate": false_negative,
-        **uncertain,
-        "uncertain": (uncertain["real_uncertain"] + uncertain["generated_uncertain"]) / 2,
+        "false_positive_rate": means["real_likely_generated"],
+        "false_negative_rate": means["generated_likely_real"],
+        "real_uncertain": means["real_uncertain"],
+        "generated_uncertain": means["generated_uncertain"],
+        "uncertain": (means["real_uncertain"] + means["generated_uncertain"]) / 2,
     }
 
 
@@ -123,6 +121,4 @@ def _shares_of(
     everything = np.ones(len(own.logits), dtype=bool)
     columns = {verdict: Column(of[images], everything) for verdict, of in called.items()}
     values, drawn = drawn_means(own, columns, resamples=resamples, seed=seed)
-    for means in (values, drawn):
-        means["uncertain"] = np.clip(1 - means["likely_generated"] - means["likely_real"], 0, 1).round(12)
     return with_intervals(values, drawn, {}, fewest=len(np.unique(own.records))) | {"images": len(own.logits)}
