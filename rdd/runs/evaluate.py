@@ -97,7 +97,10 @@ def run_evaluation(config: Config, *, child: Tracker | None = None) -> dict[str,
 def _say_of_bands(report: dict[str, Any], part: str) -> None:
     """What a reader of the numbers should know of the detector's bands."""
     if report["bands"] is None:
-        logger.info("the detector was made before there were bands, so none are reported; train it again to get them")
+        logger.info(
+            "the detector was made before there were bands, so none are reported; delete metrics.json of the run and start it "
+            "again, which makes the detector anew"
+        )
     warn_of_other_images(report["coverage"], part)
 
 
@@ -124,8 +127,8 @@ def _identity(config: Config) -> dict[str, str]:
 
 
 def detector_sha256(run: str) -> str:
-    """Of the weights of a run's detector; "" where it is gone."""
-    return _sha256_if_there(storage.join(RunDirectory(run).detector, "detector.safetensors"))
+    """Of a run's detector, threshold and bands included; "" where it is gone."""
+    return _sha256_if_there(storage.join(RunDirectory(run).detector, "detector.json"))  # it holds the hash of the weights
 
 
 def _sha256_if_there(path: str) -> str:
