@@ -11,7 +11,6 @@ from rdd.evaluation.robustness import CLEAN
 from rdd.evaluation.scores import Scored
 from rdd.report.charts import Axis, Chart, round_ticks
 from rdd.report.numbers import auc_text
-from rdd.report.reliability import Bin
 
 _SHARE = ((0.0, "0"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1.0, "1"))
 _BINS = 30
@@ -54,13 +53,24 @@ def _short(copies: Sequence[str]) -> list[str]:
     return [", ".join(part.split(" ", 1)[1] for part in of) for of in parts]
 
 
-def reliability_chart(bins: Sequence[Bin]) -> Markup:
-    """Share of generated images by the probability that the detector gives, with the line on which both are equal."""
+def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """Share of generated images by the probability that the detector gives, with the line on which both are equal.
+
+    Args:
+        bins: as :func:`rdd.evaluation.reliability.reliability` makes them.
+
+    Returns:
+        The drawing; None without bins, as of a run of an earlier version.
+    """
+    if not bins:
+        return None
     chart = Chart(Axis("probability of being generated", 0, 1, _SHARE), Axis("share of generated images", 0, 1, _SHARE))
     chart.line([(0, 0), (1, 1)], "chance")
-    chart.whiskers([(one.probability, one.interval) for one in bins if one.interval], "main")
-    chart.dots([(one.probability, one.generated) for one in bins], "main")
-    pairs = ", ".join(f"{one.probability:.2f}: {one.generated:.2f}" for one in bins)
+    intervals = [(one["probability"], one["generated_share_interval"]) for one in bins]
+    chart.whiskers([(said, bounds) for said, bounds in intervals if bounds], "main")
+    points = [(one["probability"], one["generated_share"]) for one in bins]
+    chart.dots(points, "main")
+    pairs = ", ".join(f"{said:.2f}: {found:.2f}" for said, found in points)
     return chart.svg(f"Reliability diagram, probability and share of generated images: {pairs}")
 
 

@@ -9,7 +9,6 @@ from rdd.report.answer import headlines, statements
 from rdd.report.content import Content, Missing
 from rdd.report.drawings import history_chart, logits_chart, reliability_chart, robustness_charts
 from rdd.report.pictures import key_of
-from rdd.report.reliability import reliability, reported
 from rdd.report.tables import all_numbers, audit_rows, curve_rows, family_rows, generator_groups
 
 
@@ -54,7 +53,7 @@ def render(content: Content) -> str:
             curves=[] if isinstance(robustness, Missing) else robustness_charts(robustness),
             copies=[] if isinstance(robustness, Missing) else curve_rows(robustness),
             properties=[] if isinstance(audit, Missing) else audit_rows(audit),
-            reliability=reliability_chart(reported(content.report) or reliability(content.scored, content.calibration)),
+            reliability=reliability_chart(content.report.get("reliability", ())),
             logits=logits_chart(content.scored, content.calibration.threshold),
             history=history_chart(content.history),
             numbers=all_numbers(content.report),

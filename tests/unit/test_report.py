@@ -24,7 +24,6 @@ from rdd.report.answer import headlines, is_of_captions, statements
 from rdd.report.content import Content, Missing
 from rdd.report.page import render
 from rdd.report.pictures import LONGEST_SIDE, key_of, thumbnail, thumbnails
-from rdd.report.reliability import reliability
 from rdd.report.tables import audit_rows
 from rdd.report.worst import WorstImage, worst_images
 
@@ -242,20 +241,6 @@ def test_bands_bins_and_any_further_numbers_of_a_report_are_shown() -> None:
     assert re.search(r'coverage: 0.9: real coverage</th><td class="number">0.5</td>', page)
     assert "bands: by generator" not in page
     assert re.search(r'drift</th><td class="number">0.5</td><td>0.25 to 0.75</td>', page)
-
-
-def test_calibrated_logits_lie_on_the_line_of_the_reliability_diagram() -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 20_000)
-    logits = rng.normal(2 * labels - 1, 1)  # whose log-odds are twice the logit
-    one = Scored.named(logits, labels, np.where(labels == 1, "g", "real"), np.arange(20_000))
-    bins = reliability(one, Calibration(threshold=0.0, false_positive_rate=0.05, slope=2.0, offset=0.0, prior=0.5))
-    assert len(bins) == 15
-    assert sum(one.images for one in bins) == 20_000
-    assert max(abs(one.probability - one.generated) for one in bins) < 0.03
-    assert sum(one.interval[0] <= one.probability <= one.interval[1] for one in bins if one.interval) >= 13
-    few = reliability(scored(records=20), CALIBRATION)
-    assert len(few) == 4
 
 
 def test_the_worst_images_are_named_by_record_generator_and_place(tmp_path: Path) -> None:
