@@ -88,6 +88,12 @@ def check_in_mlflow(config: Config, output: Path) -> None:
         assert ("vs ours 95 CI" in run.data.tags) == (name != "ours")
         if name in ROWS:
             assert run.data.params["sam.enabled"] == str(ROWS[name].get("sam.enabled", True))
+    assert {name: rows[name].data.params["changes"].split("standardize")[0] for name in ROWS} == {
+        "traditional1": "alpha 1, gamma 1, sam off, ",
+        "traditional2": "alpha 1, gamma 1, sam off, ",
+        "without_sam": "sam off, ",
+        "ours": "",
+    }
     assert {file.path for file in client.list_artifacts(parent.info.run_id, "ablation")} == {
         "ablation/ablation.csv",
         "ablation/ablation.md",

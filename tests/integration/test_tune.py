@@ -79,6 +79,7 @@ def test_a_sweep_gives_a_config_that_trains_and_every_trial_to_mlflow(ray_sessio
     for child in children:
         (row,) = [row for row in rows if row["trial"] == child.info.run_name]
         assert child.data.params["loss.alpha"] == str(row["loss.alpha"])
+        assert f"alpha {row['loss.alpha']:.4g}" in child.data.params["changes"]
         assert len(client.get_metric_history(child.info.run_id, "val/auroc")) == row["epochs"]
 
 
