@@ -392,7 +392,7 @@ def test_named_runs_are_valid() -> None:
         parse("--config", f"jobs/configs/{name}.yaml")
 
 
-@pytest.mark.parametrize(("base", "general"), [("sample", "general"), ("d3", "general_d3")])
+@pytest.mark.parametrize(("base", "general"), [("sample", "general"), ("images", "general"), ("d3", "general_d3")])
 def test_the_run_for_unseen_generators_needs_only_what_its_base_stores(base: str, general: str) -> None:
     files = ["--config", f"jobs/configs/{base}.yaml", "--config", f"jobs/configs/{general}.yaml"]
     config = parse(*files)
