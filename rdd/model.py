@@ -25,7 +25,8 @@ class DetectorHead(nn.Module):
     Args:
         in_features: columns of the features.
         hidden: width of each hidden layer.
-        layers: hidden layers; 0 is a linear head.
+        layers: hidden layers; 0 is a linear head, which starts at zero: what a random start has in directions that the training
+            part does not have would stay there, and count on other images.
         dropout: probability in [0, 1).
         activation: ``relu`` as in the paper, ``leaky_relu`` (slope 0.01) as in the official code.
         text_dropout: probability in [0, 1) that the last columns of an image's features, its text, are replaced by a learned
@@ -82,6 +83,9 @@ class DetectorHead(nn.Module):
             self.hidden.append(nn.Sequential(linear, GlobalBatchNorm(hidden), _ACTIVATIONS[activation]()))
             width = hidden
         self.out = nn.Linear(width, 1)
+        if layers == 0:
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
 
     def forward(self, features: Tensor, masks: "Masks | None" = None) -> Tensor:
         """Raw logits of images; positive means generated.
