@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rdd.calibration import Calibration
 from rdd.evaluation.bootstrap import RecordWeightedAuc, blocks_of_counts, interval, share_interval
 from rdd.evaluation.curve import CURVE_METRICS, RecordWeightedCurve
 from rdd.evaluation.paired import difference, joint_bootstrap, spread_of_difference
 from rdd.evaluation.probabilities import debiased_error, probability
+from rdd.evaluation.report import evaluate
 from rdd.evaluation.scores import Scored
 from rdd.evaluation.simultaneous import simultaneous
 from rdd.metrics import auroc
@@ -75,6 +77,26 @@ def test_the_interval_of_a_paired_difference_covers_the_truth(simulations: int, 
         low, high = difference(one, other, drawn["one"], drawn["other"]).interval
         covered += low <= expected <= high
     assert allowed[0] <= covered / simulations <= allowed[1]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_every_interval_of_an_evaluation_covers_the_truth_as_often_as_is_said() -> None:
+    """2,000 sets of 200 records; README.md has the figures."""
+    calibration = Calibration(threshold=1.5, false_positive_rate=0.05, slope=1.0, offset=-0.5, prior=0.5)
+    true = evaluate(drawn_set(np.random.default_rng(10**6), 300_000), calibration=calibration, resamples=100, seed=0)
+    names = [name.removesuffix("_interval") for name, bounds in true.items() if name.endswith("_interval") and bounds]
+    covered = dict.fromkeys(names, 0)
+    for seed in range(2000):
+        report = evaluate(drawn_set(np.random.default_rng(seed)), calibration=calibration, resamples=400, seed=seed)
+        for name in names:
+            low, high = report[f"{name}_interval"]
+            covered[name] += low <= true[name] <= high
+    coverage = {name: count / 2000 for name, count in covered.items()}
+    print(coverage)
+    assert 0.89 <= coverage.pop("tpr_at_1_percent_fpr") <= 0.93  # two real images of 200 decide it
+    assert 0.97 <= coverage.pop("calibration_error")  # its interval adds the deviation of a draw to that of the set
+    assert all(0.93 <= share <= 0.97 for share in coverage.values()), coverage
 
 
 def test_p_values_are_uniform_where_nothing_is_there() -> None:
