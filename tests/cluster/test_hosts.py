@@ -146,11 +146,12 @@ def test_the_compare_page_is_read_in_a_browser(running: Cluster, said: dict[str,
         login = {"username": user, "password": password}
         page = browser.new_context(viewport={"width": 1440, "height": 900}, http_credentials=login).new_page()
         page.goto(link[1].replace(f"http://127.0.0.1:{MLFLOW}", address))
-        page.get_by_text("2 matching runs").wait_for(timeout=60_000)
+        auc = said["ablate"].summary["auroc"]  # of both rows and of the two probes below them
+        page.get_by_text(f"{len(auc)} matching runs").wait_for(timeout=60_000)
         shown = page.locator(".ag-cell[col-id='tags.`AUC 95 CI`']").all_inner_texts()
         browser.close()
-    auc = said["ablate"].summary["auroc"]
-    assert [text.split()[0] for text in shown] == [f"{auc[row]:.3f}" for row in ("without_sam", "ours")]
+    assert list(auc) == ["without_sam", "ours", "logistic_regression", "nearest_neighbours"]
+    assert [text.split()[0] for text in shown] == [f"{value:.3f}" for value in auc.values()]
 
 
 def test_no_secret_is_written_anywhere(running: Cluster, said: dict[str, Answer]) -> None:
