@@ -79,7 +79,7 @@ def own_images(folder: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(3600)
 def test_every_line_runs_from_top_to_bottom(copy: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
     environment["PATH"] = environment["PATH"].replace(str(Path(sys.prefix) / "bin"), "")  # a new shell has not activated it
