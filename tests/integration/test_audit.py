@@ -64,6 +64,7 @@ def test_the_job_names_the_red_leaks_and_logs_them(config: Config, tmp_path: Pat
     assert run_audit(config) == summary
 
 
+@pytest.mark.slow
 def test_with_pixels_detector_and_probe_are_tried_on_copies_and_a_stopped_audit_goes_on(
     config: Config, tmp_path: Path, caplog
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_training_warns_of_red_leaks_and_logs_them(config: Config, caplog) -> 
     assert json.loads(Path(summary["run_dir"], "audit", "audit.json").read_text())["red"] == [*RED, "text_words_official"]
 
 
+@pytest.mark.slow
 def test_the_folds_of_a_cross_validation_are_audited_once_and_each_has_the_audit(config: Config, caplog, monkeypatch) -> None:
     caplog.set_level(logging.WARNING, logger="rdd")
     asked: list[int] = []

@@ -60,6 +60,7 @@ def runs_of(config: Config, kind: str) -> tuple[Run, dict[str, Run]]:
     return parent, {run.info.run_name: run for run in below if run.data.tags["rdd.kind"] == kind}
 
 
+@pytest.mark.slow
 def test_a_detector_of_one_set_is_tested_on_others(tmp_path: Path) -> None:
     features, output = write_small_features(tmp_path / "features"), tmp_path / "out"
     easy = str(write_small_features(tmp_path / "easy", seed=1))

@@ -178,6 +178,7 @@ def whole_run(folder: Path, config: Config) -> TrainState:
     return fit(config, view_table(), LocalContext(RunDirectory(str(folder)), lambda metrics: None))
 
 
+@pytest.mark.slow
 def test_with_views_ranks_walk_the_path_of_one(tmp_path: Path) -> None:
     config = make_config(**VIEWS)
     one = whole_run(tmp_path / "one", config)
