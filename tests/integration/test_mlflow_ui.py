@@ -22,6 +22,7 @@ CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(240),
     pytest.mark.skipif(not os.path.exists(CHROMIUM), reason="no Chromium here: apt-get install chromium"),
 ]
@@ -109,7 +110,6 @@ def test_seeds_and_single_runs_are_apart(ablation: Config, page) -> None:
     assert list(pages(ablation.tracking)) == titles
 
 
-@pytest.mark.slow
 def test_runs_are_compared_side_by_side(ablation: Config, page) -> None:
     client = MlflowClient(ablation.tracking.uri)
     children = client.search_runs(["1"], "tags.`rdd.kind` = 'seed' and params.`train.seed` = '0'")
