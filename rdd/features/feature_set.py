@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -206,22 +206,20 @@ def _check_encoder(one: Member, other: Member) -> None:
 
 def _check_degradation(one: Member, other: Member) -> None:
     """Refuse to join clean images with degraded ones, or ones that were degraded in two ways."""
-    here, there = (degradation_of(member.manifest) for member in (one, other))
-    if here != there:
-        raise ValueError(
-            f"features.path must name features of images that are degraded in one way (embed.degrade), got {one.path} with "
-            f"{here} and {other.path} with {there}"
-        )
+    must = "features.path must name features of images that are degraded in one way (embed.degrade)"
+    _check_same(degradation_of, one, other, must)
 
 
 def _check_views(one: Member, other: Member) -> None:
     """Refuse to take views together that were degraded in two ways."""
-    here, there = (view_degradation_of(member.manifest) for member in (one, other))
+    must = "features.views must be 0 for directories with views that were degraded in two ways (embed.view_degrade)"
+    _check_same(view_degradation_of, one, other, must)
+
+
+def _check_same(of: Callable[[dict[str, Any]], str], one: Member, other: Member, must: str) -> None:
+    here, there = of(one.manifest), of(other.manifest)
     if here != there:
-        raise ValueError(
-            f"features.views must be 0 for directories with views that were degraded in two ways (embed.view_degrade), got "
-            f"{one.path} with {here} and {other.path} with {there}"
-        )
+        raise ValueError(f"{must}, got {one.path} with {here} and {other.path} with {there}")
 
 
 def identity_if_there(path: str | Sequence[str]) -> str | None:
