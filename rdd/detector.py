@@ -59,6 +59,8 @@ class Detector:
     """Git hash, manifest of the features, versions."""
     encoder: "ClipEncoder | None" = None
     """To score images with; scoring features needs none."""
+    version: str = ""
+    """SHA-256 of what a score or a verdict depends on; empty until it has been saved."""
 
     def save(self, path: str) -> None:
         """Write ``detector.safetensors`` and, last, ``detector.json`` to a directory."""
@@ -74,7 +76,7 @@ class Detector:
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
         weights = save_tensors(tensors)
-        described["parts_sha256"] = _parts_sha256(described, weights)
+        self.version = described["parts_sha256"] = _parts_sha256(described, weights)
         storage.write_bytes(storage.join(path, "detector.safetensors"), weights)
         storage.write_json(storage.join(path, "detector.json"), described)
 
@@ -104,9 +106,17 @@ class Detector:
             what = " ".join(str(error).split()) or type(error).__name__
             raise RuntimeError(f"{place} is not a whole detector: {what}; {_MAKE_ANEW}") from error
         if encoder is not None:
-            detector.check_encoder(asdict(encoder.identity))
-            detector.encoder = encoder
+            detector.use(encoder)
         return detector
+
+    def use(self, encoder: "ClipEncoder") -> None:
+        """Score images with an encoder.
+
+        Raises:
+            ValueError: it is not the one that the detector was trained on; what differs is named.
+        """
+        self.check_encoder(asdict(encoder.identity))
+        self.encoder = encoder
 
     def check_encoder(self, identity: dict[str, Any]) -> None:
         """Refuse features of another encoder.
@@ -165,9 +175,19 @@ class Detector:
             ValueError: captions are missing, or given to a detector that has no use for them.
             RuntimeError: the encoder's weights are not at hand.
         """
-        return 1 / (1 + np.exp(-self.logits(self._features(images, texts))))
+        return 1 / (1 + np.exp(-self.logits(self.features(images, texts))))
 
-    def _features(self, images: Sequence[Image.Image], texts: Sequence[str] | None) -> torch.Tensor:
+    def features(self, images: Sequence[Image.Image] | torch.Tensor, texts: Sequence[str] | None = None) -> torch.Tensor:
+        """What the head takes, ``(N, in_features)`` or without text, float32.
+
+        Args:
+            images: N pictures, or pixels ``(N, height, width, 3)`` uint8 as the encoder's preprocessing makes them.
+            texts: as in :meth:`score`.
+
+        Raises:
+            ValueError: captions are missing, or given to a detector that has no use for them.
+            RuntimeError: the encoder's weights are not at hand.
+        """
         if self.encoder is None:
             identity = self.encoder_identity
             raise RuntimeError(
@@ -184,7 +204,7 @@ class Detector:
             raise ValueError(f"texts must hold a caption for each of {len(images)} images, got {captions}")
         return torch.cat([self._image_features(images), self.encoder.encode_texts(texts)[0]], dim=1)
 
-    def _image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+    def _image_features(self, images: Sequence[Image.Image] | torch.Tensor) -> torch.Tensor:
         """``(N, sum of the widths)`` of the inputs, in one forward pass."""
         assert self.encoder is not None
         by_name = self.encoder.image_features(images, list(self.inputs))
@@ -241,6 +261,7 @@ def _detector_of(described: Any, weights: bytes) -> Detector:
         calibration=calibration,
         metrics=described["metrics"],
         provenance=described["provenance"],
+        version=described["parts_sha256"],
     )
 
 

@@ -1,0 +1,156 @@
+"""From prepared images to answers: the encoder, the head, and what the detector says of itself."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from rdd.clip import ClipEncoder
+from rdd.detector import Detector
+from rdd.serving.answer import Answer, AnswerBands, Rate, Reason, Unreadable, Verdict
+from rdd.serving.encoder_age import encoder_age
+from rdd.serving.prepare import MAX_PIXELS, Prepared, Preparer
+
+
+class Predictor:
+    """Answers for images.
+
+    Args:
+        detector: with its encoder.
+        max_pixels: largest width x height that is decoded.
+
+    Raises:
+        ValueError: the detector has no encoder, or no bands to give verdicts by.
+    """
+
+    def __init__(self, detector: Detector, *, max_pixels: int = MAX_PIXELS) -> None:
+        if detector.encoder is None:
+            raise ValueError("detector must have its encoder to see images, got none; give it to Detector.load")
+        bands = detector.calibration.bands
+        if bands is None:
+            raise ValueError(
+                "the detector must have the two bands that verdicts are given by, and it was made before there were any; "
+                "delete metrics.json of its run and start the training again, which makes the detector anew"
+            )
+        self.detector, self._encoder, self._bands = detector, detector.encoder, bands
+        self.preparer = Preparer(detector.encoder_identity["preprocessing"], max_pixels=max_pixels)
+        self._about_detector = tuple(encoder_age(detector.encoder_identity))
+
+    @classmethod
+    def load(
+        cls,
+        path: str,
+        *,
+        weights: str,
+        device: str = "cpu",
+        precision: str = "fp32",
+        max_pixels: int = MAX_PIXELS,
+    ) -> "Predictor":
+        """A predictor from the artefact and the weights of its encoder.
+
+        Args:
+            path: the detector's directory, local or on S3.
+            weights: file of the encoder's weights.
+            device: 'cpu' or 'cuda'.
+            precision: 'fp32', 'bf16' or 'fp16', of the encoder.
+            max_pixels: largest width x height that is decoded.
+
+        Raises:
+            ValueError: there is no detector, it has no bands, or these are not the weights that it was trained with.
+            RuntimeError: a file is torn, or the device is absent.
+        """
+        detector = Detector.load(path)
+        identity = detector.encoder_identity
+        encoder = ClipEncoder(identity["model"], weights, device=device, precision=precision, normalize=identity["normalized"])
+        detector.use(encoder)
+        return cls(detector, max_pixels=max_pixels)
+
+    def answers(self, images: Sequence[Prepared], captions: Sequence[str | None] | None = None) -> list[Answer]:
+        """One answer for each image, in their order; the encoder runs once for all of them.
+
+        Args:
+            images: N of them.
+            captions: of each its prompt or None; a detector that looks at images alone leaves them aside.
+        """
+        given = [None] * len(images) if captions is None else list(captions)
+        images = [self._refused(image, caption) for image, caption in zip(images, given, strict=True)]
+        logits = np.full(len(images), np.nan)
+        readable = [number for number, image in enumerate(images) if image.error is None]
+        for with_caption in (True, False):
+            some = [number for number in readable if self._uses(given[number]) == with_caption]
+            if some:
+                texts = [str(given[number]) for number in some] if with_caption else None
+                logits[some] = self.logits([images[number] for number in some], texts)
+        return [
+            self.answer(image, None if image.error else float(logit), has_caption=self._uses(caption))
+            for image, logit, caption in zip(images, logits, given, strict=True)
+        ]
+
+    def logits(self, images: Sequence[Prepared], texts: Sequence[str] | None = None) -> np.ndarray:
+        """Raw logits ``(N,)`` float64 of N readable images, all with a caption or none."""
+        pixels = torch.from_numpy(np.stack([image.pixels for image in images if image.pixels is not None]))
+        return self.detector.logits(self.detector.features(pixels, texts))
+
+    def answer(self, image: Prepared, logit: float | None, *, has_caption: bool = False) -> Answer:
+        """The answer that goes with a logit.
+
+        Args:
+            image: what it is of.
+            logit: of a readable image.
+            has_caption: whether the detector has looked at a caption, too.
+        """
+        calibration = self.detector.calibration
+        value = None if logit is None else np.array([logit])
+        return Answer(
+            image=image.name,
+            sha256=image.sha256,
+            verdict=None if value is None else self._verdict(value),
+            score=None if logit is None else sigmoid(logit),
+            probability=None if value is None else float(calibration.probability(value)[0]),
+            prior=calibration.prior,
+            threshold=sigmoid(calibration.threshold),
+            true_positive_rate=self._rate("true_positive_rate"),
+            false_positive_rate=self._rate("false_positive_rate"),
+            bands=AnswerBands(
+                likely_real_to=sigmoid(self._bands.likely_real_to),
+                likely_generated_from=sigmoid(self._bands.likely_generated_from),
+                false_positive_rate=self._bands.false_positive_rate,
+                false_negative_rate=self._bands.false_negative_rate,
+            ),
+            model_version=self.detector.version,
+            reasons=() if logit is None else (*image.reasons, *self._of_request(has_caption), *self._about_detector),
+            content_credentials=image.credentials,
+            error=image.error,
+        )
+
+    def _verdict(self, logit: np.ndarray) -> Verdict:
+        if self._bands.likely_generated(logit)[0]:
+            return "likely_generated"
+        return "likely_real" if self._bands.likely_real(logit)[0] else "uncertain"
+
+    def _rate(self, name: str) -> Rate:
+        test = self.detector.metrics.get("test", {})
+        interval = test.get(f"{name}_interval")
+        return Rate(value=test.get(name), interval=None if interval is None else (interval[0], interval[1]))
+
+    def _uses(self, caption: str | None) -> bool:
+        return bool(caption) and self.detector.text_mode != "none"
+
+    def _refused(self, image: Prepared, caption: str | None) -> Prepared:
+        """The image, refused where the detector can not do without the caption that it lacks."""
+        if image.error is not None or not self.detector.needs_text or self._uses(caption):
+            return image
+        detail = "this detector takes each image with its prompt; give a caption, or train one with model.text_dropout"
+        error = Unreadable(reason="no_caption", detail=detail)
+        return Prepared(name=image.name, sha256=image.sha256, pixels=None, credentials=image.credentials, error=error)
+
+    def _of_request(self, has_caption: bool) -> tuple[Reason, ...]:
+        if has_caption or self.detector.text_mode == "none":
+            return ()
+        text = "the detector was trained on images with their prompts, and this one came without"
+        return (Reason(code="no_caption", text=text, about="image"),)
+
+
+def sigmoid(logit: float) -> float:
+    """Score in [0, 1] of a logit."""
+    return float(1 / (1 + np.exp(-logit)))
