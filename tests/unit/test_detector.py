@@ -5,45 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _detector import detector_of
 from PIL import Image
 from safetensors.torch import save_file
 
-from rdd.bands import Bands, ConformalSet
-from rdd.calibration import Calibration
 from rdd.clip import ClipEncoder
 from rdd.detector import Detector
 from rdd.model import DetectorHead, dropout_mask
-
-BANDS = Bands(
-    likely_real_to=-0.5,
-    likely_generated_from=1.5,
-    between="both",
-    false_positive_rate=0.01,
-    false_negative_rate=0.05,
-    real_records=99,
-    generated_records=99,
-    conformal=(ConformalSet(level=0.9, real_below=1.0, generated_above=0.0),),
-)
 
 
 def pictures(number: int = 3) -> list[Image.Image]:
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)) for _ in range(number)]
-
-
-def detector_of(encoder: ClipEncoder, text_mode: str = "none") -> Detector:
-    from dataclasses import asdict
-
-    torch.manual_seed(0)
-    config = {"in_features": 32 if text_mode == "none" else 64, "hidden": 8, "layers": 2, "dropout": 0.1, "activation": "relu"}
-    return Detector(
-        head=DetectorHead(**config).eval(),
-        head_config=config,
-        inputs={"projected": 32},
-        encoder_identity=asdict(encoder.identity),
-        text_mode=text_mode,
-        calibration=Calibration(threshold=0.25, false_positive_rate=0.05, slope=2.0, offset=-1.0, prior=0.8, bands=BANDS),
-    )
 
 
 def test_saved_and_loaded_it_scores_the_same(tiny_model: str, tmp_path: Path) -> None:
