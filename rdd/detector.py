@@ -1,4 +1,4 @@
-"""The artefact: head, encoder identity, text mode, threshold and calibration, in two files without code in them."""
+"""The artefact: head, encoder identity, text mode, calibration and reference images, in three files without code in them."""
 
 import json
 from collections.abc import Sequence
@@ -21,17 +21,20 @@ from rdd.feature_names import PROJECTED, is_image_feature
 from rdd.features import FeatureTable, TextMode
 from rdd.hashing import sha256_bytes
 from rdd.model import DetectorHead
+from rdd.reference import Reference
+from rdd.reference_file import REFERENCE_FILE, describe, read_reference, to_file
 
 if TYPE_CHECKING:  # open_clip takes a second to import, and a worker that trains a head has no use for it
     from rdd.clip import ClipEncoder
 
-FORMAT = 4
-"""Of ``detector.json``; 2 carries the hash of its parts, 3 names the inputs too, 4 the bands."""
+FORMAT = 5
+"""Of ``detector.json``; 2 carries the hash of its parts, 3 names the inputs too, 4 the bands, 5 the reference."""
 
 _PARTS_2 = ("head_config", "encoder_identity", "text_mode", "threshold", "false_positive_rate", "calibration")
 _PARTS_3 = (*_PARTS_2, "inputs")
-_PARTS = {2: _PARTS_2, 3: _PARTS_3, 4: (*_PARTS_3, "bands")}
-"""By format, what a score or a verdict depends on, beside the weights."""
+_PARTS_4 = (*_PARTS_3, "bands")
+_PARTS = {2: _PARTS_2, 3: _PARTS_3, 4: _PARTS_4, 5: (*_PARTS_4, "reference")}
+"""By format, what an answer depends on, beside the weights; of the reference images it is their file's hash."""
 
 _OF_OLDER_HEADS = {path.removeprefix("model."): value for path, value in ADDED.items() if path.startswith("model.")}
 """Settings that the ``head_config`` of an older detector lacks, with what they were."""
@@ -57,13 +60,16 @@ class Detector:
     """Metrics of the test set, with intervals."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Git hash, manifest of the features, versions."""
+    reference: Reference | None = None
+    """Training images, and from where on an image is unlike them; None of a detector that was made without."""
     encoder: "ClipEncoder | None" = None
     """To score images with; scoring features needs none."""
     version: str = ""
-    """SHA-256 of what a score or a verdict depends on; empty until it has been saved."""
+    """SHA-256 of what an answer depends on; empty until it has been saved."""
 
     def save(self, path: str) -> None:
-        """Write ``detector.safetensors`` and, last, ``detector.json`` to a directory."""
+        """Write ``detector.safetensors``, ``reference.parquet`` and, last, ``detector.json`` to a directory."""
+        images = b"" if self.reference is None else to_file(self.reference.images)
         described = {
             "format": FORMAT,
             "head_config": self.head_config,
@@ -71,6 +77,7 @@ class Detector:
             "encoder_identity": self.encoder_identity,
             "text_mode": self.text_mode,
             **self.calibration.described(),
+            "reference": describe(self.reference, images),
             "metrics": self.metrics,
             "provenance": self.provenance,
         }
@@ -78,6 +85,11 @@ class Detector:
         weights = save_tensors(tensors)
         self.version = described["parts_sha256"] = _parts_sha256(described, weights)
         storage.write_bytes(storage.join(path, "detector.safetensors"), weights)
+        place = storage.join(path, REFERENCE_FILE)
+        if images:
+            storage.write_bytes(place, images)
+        elif storage.exists(place):  # of a detector that was here before
+            storage.delete_file(place)
         storage.write_json(storage.join(path, "detector.json"), described)
 
     @classmethod
@@ -105,6 +117,7 @@ class Detector:
         except Exception as error:  # a wrong field fails in its reader's own way, and safetensors in another
             what = " ".join(str(error).split()) or type(error).__name__
             raise RuntimeError(f"{place} is not a whole detector: {what}; {_MAKE_ANEW}") from error
+        detector.reference = read_reference(path, described.get("reference"), detector.inputs, way_out=_MAKE_ANEW)
         if encoder is not None:
             detector.use(encoder)
         return detector
@@ -281,6 +294,6 @@ def _inputs_of(described: dict[str, Any]) -> dict[str, int]:
 
 
 def _parts_sha256(described: dict[str, Any], weights: bytes) -> str:
-    """SHA-256 of everything that a score depends on: the weights, and the settings in one order."""
+    """SHA-256 of everything that an answer depends on: the weights, and the settings in one order."""
     parts = json.dumps({name: described[name] for name in _PARTS[described["format"]]}, sort_keys=True)
     return sha256_bytes(sha256_bytes(weights).encode() + parts.encode())

@@ -236,6 +236,11 @@ class EvaluateConfig:
     """Share in (0, 1) of generated images that the detector may call likely real; between the two bands it says uncertain."""
     coverage_levels: list[float] = field(default_factory=lambda: [0.9, 0.95])
     """Levels in (0, 1), each once, of conformal sets that validation fixes; an evaluation checks how many images they cover."""
+    reference_images: int = 2000
+    """Images of the training part, at most, whose features travel with the detector and tell which images are unlike them, in
+    [100, 20000] (2000 of 768 columns are 3 MB), or 0 for none."""
+    reference_rate: float = 0.01
+    """Share in (0, 1) of images like those of validation that the detector may call unlike its training set."""
     resamples: int = 1000
     """Bootstrap resamples of records for the intervals, in [100, 1000000]."""
     seed: int = 0
@@ -255,5 +260,8 @@ class EvaluateConfig:
         levels = self.coverage_levels
         within = all(0 < level < 1 for level in levels) and len(set(levels)) == len(levels)
         check(within, "evaluate.coverage_levels", "hold levels in (0, 1), each once", levels)
+        number = self.reference_images
+        check(number == 0 or 100 <= number <= 20_000, "evaluate.reference_images", "lie in [100, 20000] or be 0", number)
+        check(0 < self.reference_rate < 1, "evaluate.reference_rate", "lie in (0, 1)", self.reference_rate)
         check(100 <= self.resamples <= MAX_RESAMPLES, "evaluate.resamples", f"lie in [100, {MAX_RESAMPLES}]", self.resamples)
         check(0 <= self.seed < SEEDS, "evaluate.seed", "lie in [0, 2^63)", self.seed)

@@ -77,6 +77,8 @@ ADDED: Mapping[str, Any] = {
     "evaluate.band_false_negative_rate": 0.05,
     "evaluate.coverage_levels": [0.9, 0.95],
     "evaluate.shift_labels": "",
+    "evaluate.reference_images": 2000,  # as for the bands: earlier detectors have no reference
+    "evaluate.reference_rate": 0.01,
 }
 """Settings that came later, with what they were in a directory whose ``config.yaml`` lacks them, so that it is gone on with."""
 

@@ -17,6 +17,7 @@ from rdd.heads import build_head
 from rdd.provenance import provenance
 from rdd.run_context import TrainState
 from rdd.runs.directory import RunDirectory
+from rdd.runs.make_reference import make_reference
 from rdd.runs.trained_on import noted_generators, seen_generators, write_trained_on
 
 
@@ -87,6 +88,7 @@ def _detector(config: Config, table: FeatureTable, best: TrainState) -> Detector
         encoder_identity=table.manifest["encoder"],
         text_mode=text_mode,
         calibration=calibration,
+        reference=make_reference(config, table),
         provenance=provenance()
         | {"features_manifest_sha256": table.manifest_sha256}
         | noted_generators(table, config.features),

@@ -126,6 +126,8 @@ BOUNDS = [  # leaf, values inside, values outside
     ("evaluate.band_false_positive_rate", [0.001], [0.0, 1.0, NAN]),
     ("evaluate.band_false_negative_rate", [0.001], [0.0, 1.0, NAN]),
     ("evaluate.coverage_levels", [[], [0.1, 0.99]], [[0.0], [1.0], [0.9, 0.9], [NAN]]),
+    ("evaluate.reference_images", [0, 100, 20_000], [-1, 99, 20_001]),
+    ("evaluate.reference_rate", [0.001], [0.0, 1.0, NAN]),
     ("evaluate.resamples", [100, 10**6], [99, 10**6 + 1]),
     ("evaluate.seed", [0, 2**63 - 1], [-1, 2**63]),
     ("scaling.num_workers", [0], [-1]),

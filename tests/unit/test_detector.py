@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _detector import detector_of
+from _small_detector import as_format, detector_of
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -64,21 +64,6 @@ def test_inputs_are_computed_by_name_in_one_pass(tiny_model: str, tmp_path: Path
     for texts, features in ((["a", "b", "c"], text), (None, detector.head.no_text.expand(3, -1))):
         expected = torch.sigmoid(detector.head(torch.cat([images, features], dim=1)).double()).detach()
         np.testing.assert_allclose(loaded.score(pictures(), texts), expected)
-
-
-def as_format(folder: Path, number: int) -> None:
-    """Rewrite a detector as it was before there were bands, and in format 2 before inputs had names."""
-    from rdd.hashing import sha256_bytes
-
-    place = folder / "detector.json"
-    described = json.loads(place.read_text()) | {"format": number}
-    names = ["head_config", "encoder_identity", "text_mode", "threshold", "false_positive_rate", "calibration"]
-    names += ["inputs"] if number == 3 else []
-    for name in {"inputs", "bands"} - set(names):
-        del described[name]
-    parts = json.dumps({name: described[name] for name in names}, sort_keys=True)
-    weights = sha256_bytes((folder / "detector.safetensors").read_bytes())
-    place.write_text(json.dumps(described | {"parts_sha256": sha256_bytes(weights.encode() + parts.encode())}))
 
 
 @pytest.mark.parametrize("text_mode", ["none", "shared"])
@@ -189,7 +174,7 @@ def test_torn_or_absent_files_are_said(tiny_model: str, tmp_path: Path) -> None:
         ("text_mode", "captions", "text_mode must be one of shared, official, none, got 'captions'"),
         ("encoder_identity", [], r"encoder_identity must be a mapping, got \[\]"),
         ("encoder_identity.weights_sha256", "0" * 64, "parts_sha256 must be that of the weights and settings"),
-        ("format", 1, "format must be one of 2, 3, 4, got 1"),
+        ("format", 1, "format must be one of 2, 3, 4, 5, got 1"),
         ("bands", {}, "bands must hold what rdd.bands.Bands describes"),
         ("bands.likely_generated_from", 1.25, "parts_sha256 must be that of the weights and settings"),
         ("inputs", {"projected": 16}, "inputs must go with text_mode and head_config.in_features, 32, got"),

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from _detector import detector_of
 from _odd_images import MAX_PIXELS, odd_images
+from _small_detector import detector_of
 from PIL import Image
 
 from rdd.clip import ClipEncoder
