@@ -1,0 +1,1 @@
+"""The server's routes: one FastAPI application that knows no Ray, over whatever gives the answers."""
