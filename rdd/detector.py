@@ -211,14 +211,14 @@ class Detector:
         if self.text_mode == "none" and texts is not None:
             raise ValueError("texts must be left out: this detector looks at images alone")
         if texts is None and not self.needs_text:
-            return self._image_features(images)
+            return self.image_features(images)
         if texts is None or len(texts) != len(images):
             captions = "none" if texts is None else len(texts)
             raise ValueError(f"texts must hold a caption for each of {len(images)} images, got {captions}")
-        return torch.cat([self._image_features(images), self.encoder.encode_texts(texts)[0]], dim=1)
+        return torch.cat([self.image_features(images), self.encoder.encode_texts(texts)[0]], dim=1)
 
-    def _image_features(self, images: Sequence[Image.Image] | torch.Tensor) -> torch.Tensor:
-        """``(N, sum of the widths)`` of the inputs, in one forward pass."""
+    def image_features(self, images: Sequence[Image.Image] | torch.Tensor) -> torch.Tensor:
+        """The inputs of N images end to end, ``(N, sum of the widths)`` float32; captions come beside them."""
         assert self.encoder is not None
         by_name = self.encoder.image_features(images, list(self.inputs))
         return torch.cat([by_name[name] for name in self.inputs], dim=1)

@@ -1,12 +1,14 @@
 """From prepared images to answers: the encoder, the head, and what the detector says of itself."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from rdd.clip import ClipEncoder
 from rdd.detector import Detector
+from rdd.reference import Reference
 from rdd.serving.answer import Answer, AnswerBands, Rate, Reason, Unreadable, Verdict
 from rdd.serving.encoder_age import encoder_age
 from rdd.serving.prepare import MAX_PIXELS, Prepared, Preparer
@@ -74,29 +76,41 @@ class Predictor:
         """
         given = [None] * len(images) if captions is None else list(captions)
         images = [self._refused(image, caption) for image, caption in zip(images, given, strict=True)]
-        logits = np.full(len(images), np.nan)
+        logits, distances = np.full(len(images), np.nan), np.full(len(images), np.nan)
         readable = [number for number, image in enumerate(images) if image.error is None]
         for with_caption in (True, False):
-            some = [number for number in readable if self._uses(given[number]) == with_caption]
+            some = [number for number in readable if self.uses(given[number]) == with_caption]
             if some:
                 texts = [str(given[number]) for number in some] if with_caption else None
-                logits[some] = self.logits([images[number] for number in some], texts)
+                features = self.features([images[number] for number in some], texts)
+                logits[some], distances[some] = self.detector.logits(features), self._distances(features)
         return [
-            self.answer(image, None if image.error else float(logit), has_caption=self._uses(caption))
-            for image, logit, caption in zip(images, logits, given, strict=True)
+            self.answer(image, None if image.error else float(logit), distance=float(distance), has_caption=self.uses(caption))
+            for image, logit, distance, caption in zip(images, logits, distances, given, strict=True)
         ]
+
+    def features(self, images: Sequence[Prepared], texts: Sequence[str] | None = None) -> torch.Tensor:
+        """What the head takes of N readable images, all with a caption or none, see :meth:`rdd.detector.Detector.features`."""
+        pixels = torch.from_numpy(np.stack([image.pixels for image in images if image.pixels is not None]))
+        return self.detector.features(pixels, texts)
 
     def logits(self, images: Sequence[Prepared], texts: Sequence[str] | None = None) -> np.ndarray:
         """Raw logits ``(N,)`` float64 of N readable images, all with a caption or none."""
-        pixels = torch.from_numpy(np.stack([image.pixels for image in images if image.pixels is not None]))
-        return self.detector.logits(self.detector.features(pixels, texts))
+        return self.detector.logits(self.features(images, texts))
 
-    def answer(self, image: Prepared, logit: float | None, *, has_caption: bool = False) -> Answer:
+    def _distances(self, features: torch.Tensor) -> np.ndarray:
+        """``(N,)`` to the training set; NaN of a detector that carries no reference."""
+        if self.detector.reference is None:
+            return np.full(len(features), np.nan)
+        return self.detector.reference.distances(features[:, : sum(self.detector.inputs.values())].numpy())
+
+    def answer(self, image: Prepared, logit: float | None, *, distance: float = math.nan, has_caption: bool = False) -> Answer:
         """The answer that goes with a logit.
 
         Args:
             image: what it is of.
             logit: of a readable image.
+            distance: of its features to the training set, see :mod:`rdd.reference`; NaN where nobody knows.
             has_caption: whether the detector has looked at a caption, too.
         """
         calibration = self.detector.calibration
@@ -118,7 +132,7 @@ class Predictor:
                 false_negative_rate=self._bands.false_negative_rate,
             ),
             model_version=self.detector.version,
-            reasons=() if logit is None else (*image.reasons, *self._of_request(has_caption), *self._about_detector),
+            reasons=() if logit is None else (*image.reasons, *self._why(distance, has_caption), *self._about_detector),
             content_credentials=image.credentials,
             error=image.error,
         )
@@ -133,22 +147,35 @@ class Predictor:
         interval = test.get(f"{name}_interval")
         return Rate(value=test.get(name), interval=None if interval is None else (interval[0], interval[1]))
 
-    def _uses(self, caption: str | None) -> bool:
+    def uses(self, caption: str | None) -> bool:
+        """Whether the detector looks at this caption: there is one, and it does not look at images alone."""
         return bool(caption) and self.detector.text_mode != "none"
 
     def _refused(self, image: Prepared, caption: str | None) -> Prepared:
         """The image, refused where the detector can not do without the caption that it lacks."""
-        if image.error is not None or not self.detector.needs_text or self._uses(caption):
+        if image.error is not None or not self.detector.needs_text or self.uses(caption):
             return image
         detail = "this detector takes each image with its prompt; give a caption, or train one with model.text_dropout"
         error = Unreadable(reason="no_caption", detail=detail)
         return Prepared(name=image.name, sha256=image.sha256, pixels=None, credentials=image.credentials, error=error)
 
-    def _of_request(self, has_caption: bool) -> tuple[Reason, ...]:
-        if has_caption or self.detector.text_mode == "none":
-            return ()
-        text = "the detector was trained on images with their prompts, and this one came without"
-        return (Reason(code="no_caption", text=text, about="image"),)
+    def _why(self, distance: float, has_caption: bool) -> Iterator[Reason]:
+        """Reasons that the image gives together with this detector."""
+        reference = self.detector.reference
+        if reference is not None and distance >= reference.far_from:
+            yield Reason(code="unlike_training", text=_unlike(distance, reference), about="image")
+        if not has_caption and self.detector.text_mode != "none":
+            text = "the detector was trained on images with their prompts, and this one came without"
+            yield Reason(code="no_caption", text=text, about="image")
+
+
+def _unlike(distance: float, reference: Reference) -> str:
+    """With the figures rounded outwards, so that they never read as if they were equal."""
+    limit = math.floor(reference.far_from * 1000) / 1000
+    return (
+        f"its features lie {math.ceil(distance * 1000) / 1000:.3f} from the training set, on a scale from 0 to 2; of images "
+        f"like those of the validation set at most {100 * reference.rate:.2g}% lie {limit:.3f} or further away"
+    )
 
 
 def sigmoid(logit: float) -> float:
