@@ -92,11 +92,22 @@ def checked_weights(model: str, pretrained: str) -> tuple[str, str]:
     if of_tag is not None:  # checked before a download of gigabytes
         check_activation(model, quick_gelu, pretrained, of_tag)
     path = weights_path(model, pretrained)
-    digest = sha256_file(path)
+    digest = digest_of(path)
     if of_tag is None:
         known = known_activations()
         check_activation(model, quick_gelu, pretrained, known.get(digest, known.get(digest[:8])))
     return path, digest
+
+
+def digest_of(path: str) -> str:
+    """SHA-256 of a file of weights, hashed once in a process while the file stays as it is: a gigabyte takes seconds."""
+    facts = os.stat(path)
+    return _digest_of(path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+@cache
+def _digest_of(path: str, *facts: int) -> str:
+    return sha256_file(path)
 
 
 def check_tower_for_text(config: ClipConfig) -> None:
@@ -122,18 +133,28 @@ def hub_file(model: str, tag: str) -> str:
     import huggingface_hub
 
     pretrained = _described_tag(model, tag)
-    repository, name = os.path.split(pretrained.get("hf_hub", ""))
-    names = (os.path.splitext(name)[0] + ".safetensors", name) if name else _HUB_NAMES
-    for name in names:
-        cached = huggingface_hub.try_to_load_from_cache(repository, name) if repository else None
-        if isinstance(cached, str):
-            return cached
+    if (cached := cached_hub_file(model, tag)) is not None:
+        return cached
+    repository = os.path.dirname(pretrained.get("hf_hub", ""))
     address = huggingface_hub.constants.ENDPOINT if repository else pretrained["url"]
     _probe(address, f"weights {tag!r} for {model}")
     import open_clip
 
     logger.info("downloading the weights %s of %s", tag, model)
     return open_clip.download_pretrained(pretrained)
+
+
+def cached_hub_file(model: str, tag: str) -> str | None:
+    """Local file of open_clip's weights for a tag, if the hub's cache holds one; None too where it is no tag of the model."""
+    place = weights_table().get_pretrained_cfg(model, tag).get("hf_hub", "")
+    if not place:
+        return None
+    import huggingface_hub
+
+    repository, name = os.path.split(place)
+    names = (os.path.splitext(name)[0] + ".safetensors", name) if name else _HUB_NAMES
+    found = (huggingface_hub.try_to_load_from_cache(repository, name) for name in names)
+    return next((cached for cached in found if isinstance(cached, str)), None)
 
 
 def _described_tag(model: str, tag: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rdd import storage
 from rdd.clip_weights import TOWER_MODEL, TOWER_SHA256, hub_file
 from rdd.config import WeightsConfig
 from rdd.hashing import sha256_bytes, sha256_file
+from rdd.known_weights import note_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -37,7 +38,7 @@ _STATE = dict[str, np.ndarray]
 
 
 def fetch_weights(config: WeightsConfig, model: str) -> dict[str, str]:
-    """Put weights where the config says.
+    """Put weights where the config says, and note where they lie, so that a detector finds them by their hash.
 
     Args:
         config: source and file to write.
@@ -66,7 +67,9 @@ def fetch_weights(config: WeightsConfig, model: str) -> dict[str, str]:
         model = TOWER_MODEL
         if not (os.path.exists(output) and sha256_file(output) == TOWER_SHA256):
             unpack_image_tower(output)
-    return {"output": output, "model": model, "weights_sha256": sha256_file(output)}
+    digest = sha256_file(output)
+    note_weights(digest, output)
+    return {"output": output, "model": model, "weights_sha256": digest}
 
 
 def unpack_image_tower(output: str) -> None:
