@@ -4,13 +4,14 @@ Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 143 ended by SIG
 ``RDD_TRACEBACK=1`` shows where an error came from.
 """
 
+import contextlib
 import itertools
 import json
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from rdd.config.help import help_text
 from rdd.config.parse import parse_config, settings_of, to_yaml
 from rdd.config.secrets import without_password
 from rdd.config.stages import Stage, require
-from rdd.signals import is_ending, signals_end_the_job
+from rdd.signals import GOES_ON, is_ending, signals_end_the_job
 
 logger = logging.getLogger(__name__)
 
@@ -43,47 +44,64 @@ def run_job(stage: Stage, work: Work, *, description: str | None, track: bool = 
         track: log the job as an MLflow run when it is done; most stages are a run from their beginning.
         modes: what else the job can do, by flag; what that returns is printed in the same way, and never logged to MLflow.
     """
-    _log_to_stderr()
+    log_to_stderr()
     with signals_end_the_job(stage.name):
         _run(stage, work, description, track, modes)
     sys.exit(0)
 
 
-def _run(stage: Stage, work: Work, description: str | None, track: bool, modes: Modes) -> None:
-    words = sys.argv[1:]
+@contextlib.contextmanager
+def errors_exit(*, goes_on: bool = True) -> Iterator[None]:
+    """Within it an error ends the process with one sentence on standard error and an exit code, as the module describes.
+
+    Args:
+        goes_on: whether the same command, started again, goes on where it stopped.
+    """
     try:
-        if (asked := _sections_after_help(words)) is not None:
-            _print_and_exit(help_text(stage, description or "", asked, {flag: line for flag, (_, line) in modes.items()}))
-        if not words:
-            raise ValueError(f"jobs/{stage.name}.py needs settings; {_first_example(description)}, or see --help")
-        flags = [word for word in words if word in modes]
-        settings = [word for word in words if word not in modes and word.split("=")[0] != "--print_config"]
-        config = parse_config(settings, sections=stage.reads)
-        if len(settings) + len(flags) < len(words):
-            _print_and_exit(without_password(to_yaml(config)))
-        if len(flags) > 1:
-            raise ValueError(f"only one of {', '.join(modes)} can be given, got {' '.join(flags)}")
-        require(stage, config)
-        chosen = modes[flags[0]][0] if flags else work
-        summary = {"job": stage.name, **chosen(config)}
-        if track and not flags:
-            _track(config, stage, summary)
+        yield
     except ValueError as error:
         _fail(2, _sentence(error))
     except (RuntimeError, OSError, MemoryError) as error:
         _fail(1, _sentence(error))
     except KeyboardInterrupt:
-        _fail(130, "interrupted; the same command goes on where it stopped")
+        _fail(130, f"interrupted{GOES_ON if goes_on else ''}")
     except Exception as error:
         if type(error).__module__ == "builtins":
             raise  # a bug of ours keeps its traceback
         _fail(1, f"{type(error).__name__}: {_sentence(error)}")  # a library's own: S3 or the cluster says no
+
+
+def _run(stage: Stage, work: Work, description: str | None, track: bool, modes: Modes) -> None:
+    with errors_exit():
+        summary = _summary(stage, work, description, track, modes)
     print(_table(summary), file=sys.stderr)
     try:
         print(json.dumps(summary), flush=True)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would write what is left at its exit, and fail again
         _fail(1, f"the work is done, but standard output can not be written: {error.strerror}")
+
+
+def _summary(stage: Stage, work: Work, description: str | None, track: bool, modes: Modes) -> Summary:
+    """What the command line asks for, done; ``--help`` and ``--print_config`` end here."""
+    words = sys.argv[1:]
+    if (asked := _sections_after_help(words)) is not None:
+        _print_and_exit(help_text(stage, description or "", asked, {flag: line for flag, (_, line) in modes.items()}))
+    if not words:
+        raise ValueError(f"jobs/{stage.name}.py needs settings; {_first_example(description)}, or see --help")
+    flags = [word for word in words if word in modes]
+    settings = [word for word in words if word not in modes and word.split("=")[0] != "--print_config"]
+    config = parse_config(settings, sections=stage.reads)
+    if len(settings) + len(flags) < len(words):
+        _print_and_exit(without_password(to_yaml(config)))
+    if len(flags) > 1:
+        raise ValueError(f"only one of {', '.join(modes)} can be given, got {' '.join(flags)}")
+    require(stage, config)
+    chosen = modes[flags[0]][0] if flags else work
+    summary = {"job": stage.name, **chosen(config)}
+    if track and not flags:
+        _track(config, stage, summary)
+    return summary
 
 
 def _sections_after_help(words: Sequence[str]) -> list[str] | None:
@@ -115,7 +133,8 @@ def _track(config: Config, stage: Stage, summary: Summary) -> None:
         tracker.metrics(numbers, step=0)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Let this package say on standard error what it does."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     package = logging.getLogger("rdd")

@@ -26,6 +26,8 @@ CLEAN_UP_S = 20.0
 SAME_REQUEST_S = 1.0
 """Signals within so many seconds of the first are the same request: timeout(1) sends one to a process and one to its group."""
 
+GOES_ON = "; the same command goes on where it stopped"
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _KILL_S = 5.0
@@ -35,19 +37,20 @@ _PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 
 @contextlib.contextmanager
-def signals_end_the_job(name: str) -> Iterator[None]:
+def signals_end_the_job(name: str, *, goes_on: bool = True) -> Iterator[None]:
     """Within it a signal ends this process, and all below it, as the module describes.
 
     Outside the main thread, which alone can handle signals, it does nothing.
 
     Args:
         name: of the job, for the sentence.
+        goes_on: whether the same command, started again, goes on where it stopped; said in the sentence.
     """
     global _job
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _job = job = _SignalledJob(name)
+    _job = job = _SignalledJob(name, goes_on)
     try:
         yield
     finally:
@@ -86,8 +89,8 @@ def is_ending() -> bool:
 class _SignalledJob:
     """The handlers of a job, and the thread that watches that it ends."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, goes_on: bool) -> None:
+        self._name, self._goes_on = name, goes_on
         self.received: signal.Signals | None = None
         """The first signal that came."""
         self.holds = 0
@@ -157,7 +160,7 @@ class _SignalledJob:
     def _end(self, number: signal.Signals, how: str = "") -> NoReturn:
         """Say so, kill what is below, and exit without Python's clean-up, where Ray would wait for what was killed."""
         if self._said.acquire(blocking=False):
-            sentence = f"{self._name} was ended by {number.name}{how}; the same command goes on where it stopped\n"
+            sentence = f"{self._name} was ended by {number.name}{how}{GOES_ON if self._goes_on else ''}\n"
             with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
                 sys.stderr.flush()
                 os.write(2, sentence.encode())
