@@ -39,7 +39,7 @@ class ManifestSource:
         self._path = storage.absolute(path)
         self._table = _manifest(self._path)
         self._holds_bytes = "path" not in self._table.column_names
-        self.reader: Reader = _read_column if self._holds_bytes else FileReader(root or posixpath.dirname(self._path))
+        self.reader: Reader = read_column if self._holds_bytes else FileReader(root or posixpath.dirname(self._path))
         self.has_text = "caption" in self._table.column_names
         self.images_per_row = 1
         if not self._table.num_rows:
@@ -185,8 +185,8 @@ def _flaw(images: list[dict[str, Any]], conflicting: set[str]) -> tuple[str | No
     return None, None
 
 
-def _read_column(index: pa.Table) -> Iterator[pa.Table]:
-    """Images that the table itself holds."""
+def read_column(index: pa.Table) -> Iterator[pa.Table]:
+    """Images that a Parquet table holds in its column ``bytes``: a :data:`rdd.data.records.Reader`."""
     rejected, wanted = split_rejected(from_table(index, IndexedRecord))
     if rejected:
         yield to_table(rejected, RAW)
