@@ -248,27 +248,44 @@ def _to_host(values: Tensor) -> Tensor:
 
 def _build(model: str, path: str | None, precision: str, seed: int) -> tuple[Any, bool]:
     """The network with its weights, and whether they reach its text tower."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        logging.disable(logging.WARNING)  # open_clip warns that nothing was loaded; that comes below
-        try:
-            network = open_clip.create_model(model, pretrained=None, load_weights=False, precision=precision, device="cpu")
-        finally:
-            logging.disable(logging.NOTSET)
     if path is None:
-        return network, True
+        return _created(model, precision, seed), True
     try:
-        if not path.endswith(".safetensors"):
-            open_clip.load_checkpoint(network, path, weights_only=True)
-            return network, True
-        if not image_only(tensor_shapes(path)):
-            open_clip.load_checkpoint(network, path)
-            return network, True
-        state = load_file(path)
-        network.visual.load_state_dict({name.removeprefix("visual."): tensor for name, tensor in state.items()})
+        if path.endswith(".safetensors") and image_only(tensor_shapes(path)):
+            return _with_image_tower(model, path, precision, seed), False
+        network = _created(model, precision, seed)
+        open_clip.load_checkpoint(network, path, weights_only=True)
     except (RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} does not hold weights of {model}: {' '.join(str(error).split())[:200]}") from error
-    return network, False
+    return network, True
+
+
+def _created(model: str, precision: str, seed: int, *, device: str = "cpu") -> Any:
+    """The network with random weights; on the device ``meta`` without any, which takes no time and no memory."""
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        logging.disable(logging.WARNING)  # open_clip warns that nothing was loaded; that comes later
+        try:
+            return open_clip.create_model(model, pretrained=None, load_weights=False, precision=precision, device=device)
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _with_image_tower(model: str, path: str, precision: str, seed: int) -> Any:
+    """The network with the image tower of a file, and no text tower.
+
+    No random weights are drawn to be overwritten, which would take a second and as much memory again; but for a tower that
+    holds more than its file does.
+    """
+    state = {name.removeprefix("visual."): tensor for name, tensor in load_file(path).items()}
+    network = _created(model, precision, seed, device="meta")
+    dtypes = {name: tensor.dtype for name, tensor in network.visual.state_dict().items()}
+    copies = {name: tensor.to(dtypes.get(name, tensor.dtype), copy=True) for name, tensor in state.items()}  # the file may go
+    network.visual.load_state_dict(copies, assign=True)
+    if any(tensor.is_meta for tensor in (*network.visual.parameters(), *network.visual.buffers())):
+        network = _created(model, precision, seed)
+        network.visual.load_state_dict(state)
+    return network
 
 
 def _hash_tensors(network: torch.nn.Module) -> str:
