@@ -6,14 +6,17 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from rdd.data.records import RawRecord, Reader, from_table
 from rdd.serving.answer import Answer
-from rdd.serving.predictor import Predictor
 from rdd.serving.prepare import Prepared, Preparer
 from rdd.serving.records import prepare_record
+
+if TYPE_CHECKING:
+    from rdd.serving.predictor import Predictor  # and with it torch
 
 _MAX_THREADS = 8
 """That read and decode; more would only hold more pictures."""
@@ -57,7 +60,7 @@ class BatchesAhead:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def answers_of(batches: BatchesAhead, predictor: Predictor) -> Iterator[tuple[list[Answer], list[Prepared]]]:
+def answers_of(batches: BatchesAhead, predictor: "Predictor") -> Iterator[tuple[list[Answer], list[Prepared]]]:
     """Answers of each batch, and the images that they are of, in the order of the index."""
     for batch in batches:
         yield predictor.answers(batch.images, batch.captions), batch.images
