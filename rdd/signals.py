@@ -81,6 +81,12 @@ def signals_held(*, handlers_replaced: bool = False) -> Iterator[None]:
             job.handle_signals()
 
 
+def clean_up_may_take(seconds: float) -> None:
+    """Let the job that runs take so many seconds between the first signal and its end, in place of ``CLEAN_UP_S``."""
+    if _job is not None:
+        _job.clean_up_s = seconds
+
+
 def is_ending() -> bool:
     """Whether a signal has come, after which this process and all below it end."""
     return _job is not None and _job.received is not None
@@ -95,6 +101,7 @@ class _SignalledJob:
         """The first signal that came."""
         self.holds = 0
         """How many of :func:`signals_held` are open."""
+        self.clean_up_s = CLEAN_UP_S
         self._raised = False
         self._said = threading.Lock()
         self._bytes, wakeup = os.pipe()
@@ -142,10 +149,10 @@ class _SignalledJob:
         """Note the first signal; end the process at a second one, or when cleaning up takes too long."""
         first: float | None = None
         while True:
-            left = None if first is None else max(0.0, first + CLEAN_UP_S - time.monotonic())
+            left = None if first is None else max(0.0, first + self.clean_up_s - time.monotonic())
             if not select.select([self._bytes], [], [], left)[0]:
                 assert self.received is not None
-                self._end(self.received, f" {CLEAN_UP_S:g} s after it, before it had cleaned up")
+                self._end(self.received, f" {self.clean_up_s:g} s after it, before it had cleaned up")
             if not (numbers := os.read(self._bytes, 64)):
                 return
             for number in numbers:

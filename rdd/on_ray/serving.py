@@ -1,0 +1,127 @@
+"""``rdd serve`` from its start to its end: Ray, the application, reloads at SIGHUP, and an end that loses no image."""
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
+
+from rdd.config import ClusterConfig
+from rdd.on_ray.deployments import DECODER_CPUS, MODEL_CPUS, NAME, application
+from rdd.on_ray.serve_options import ServeOptions
+from rdd.on_ray.session import ray_session
+from rdd.serving.web.settings import WebSettings
+from rdd.signals import clean_up_may_take, signals_held
+
+logger = logging.getLogger(__name__)
+
+DRAIN_S = 60.0
+"""Seconds in which accepted images are answered once a signal has come."""
+
+_SHUTDOWN_S = 30.0
+"""And so many more for Ray Serve to end."""
+_LOOK_S = 0.2
+
+
+def serve_until_signalled(options: ServeOptions, settings: WebSettings, *, host: str, port: int) -> None:
+    """Serve; SIGTERM or SIGINT ends the process once what was accepted is answered, SIGHUP takes the detector anew.
+
+    Args:
+        options: what is served.
+        settings: limits and the token.
+        host: address to listen on.
+        port: port to listen on.
+
+    Raises:
+        ValueError: the port is taken, or this Ray is too small.
+        RuntimeError: the application could not start.
+    """
+    _check_port(host, port)
+    bundles = [{"CPU": MODEL_CPUS, "GPU": float(options.device == "cuda")}] * options.replicas
+    bundles += [{"CPU": DECODER_CPUS}] * options.decoders
+    with (
+        _hang_ups() as hang_up,
+        ray_session(ClusterConfig(), bundles, knobs="--replicas or --decoders"),
+    ):
+        clean_up_may_take(DRAIN_S + _SHUTDOWN_S)
+        try:
+            _start(options, settings, host, port)
+            logger.info("serving on http://%s:%d: the page at /, routes at /docs, Ctrl-C ends it", _shown(host), port)
+            while True:
+                if hang_up.wait(_LOOK_S):
+                    hang_up.clear()
+                    _reload()
+        finally:
+            _drain()
+            with signals_held(handlers_replaced=True):
+                serve.shutdown()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Ray Serve would take minutes to say so."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"port {port} of {host} must be free, got: {error.strerror}; give another --port") from error
+
+
+@contextlib.contextmanager
+def _hang_ups() -> Iterator[threading.Event]:
+    """An event that SIGHUP sets."""
+    event = threading.Event()
+    before = signal.signal(signal.SIGHUP, lambda number, frame: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _start(options: ServeOptions, settings: WebSettings, host: str, port: int) -> None:
+    quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    with signals_held(handlers_replaced=True):
+        serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
+    try:
+        serve.run(application(options, settings), name=NAME, route_prefix="/", logging_config=quiet)
+    except RuntimeError as error:
+        message = serve.status().applications[NAME].message
+        raise RuntimeError(f"the server did not start: {' '.join((message or str(error)).split())[-500:]}") from error
+
+
+def _reload() -> None:
+    """Take the detector anew in every model; what fails is said, and the detector before stays."""
+    try:
+        versions = serve.get_deployment_handle("Model", NAME).broadcast("reload").results(timeout_s=DRAIN_S)
+    except Exception as error:  # whatever it is, the server goes on
+        logger.error("the detector can not be taken anew, and the one before stays: %s", " ".join(str(error).split())[-500:])
+    else:
+        logger.info("detector %s is served", ", ".join(sorted({version[:12] for version in versions})))
+
+
+def _drain() -> None:
+    """Close the door, and wait until what has come in is answered."""
+    status = serve.status().applications.get(NAME) if ray.is_initialized() else None
+    if status is None:
+        return
+    door: DeploymentHandle = serve.get_deployment_handle("Door", NAME)
+    until = time.monotonic() + DRAIN_S
+    while time.monotonic() < until:
+        left = sum(door.broadcast("close").results(timeout_s=DRAIN_S))
+        if not left:
+            return
+        time.sleep(_LOOK_S)
+    logger.warning("%d images were accepted and are not answered after %g s", left, DRAIN_S)
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
