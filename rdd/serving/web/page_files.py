@@ -1,45 +1,28 @@
 """The files of the page, as they are."""
 
 from collections.abc import Awaitable, Callable
-from functools import cache
 from importlib.resources import files
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from rdd.serving.web.refusal import RefusalError
-
-_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
-"""By route, the file in the folder ``page`` and its type."""
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+"""By the end of a file's name."""
 
 
 def page_routes() -> APIRouter:
-    """A route for each file."""
+    """A route for each file in the folder ``page``; its ``index.html`` is at ``/``."""
     router = APIRouter()
-    for route, (name, kind) in _FILES.items():
-        router.add_api_route(route, _sender(name, kind), methods=["GET"], include_in_schema=False)
+    for place in (files("rdd.serving.web") / "page").iterdir():
+        kind = _TYPES.get(place.name.rpartition(".")[2])
+        if kind is not None:  # an editor may have left something else
+            route = "/" if place.name == "index.html" else f"/{place.name}"
+            router.add_api_route(route, _sender(place.read_bytes(), kind), methods=["GET"], include_in_schema=False)
     return router
 
 
-def _sender(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
+def _sender(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
     async def send() -> Response:
-        return Response(_content(name), media_type=kind)
+        return Response(content, media_type=f"{kind}; charset=utf-8")
 
     return send
-
-
-@cache
-def _content(name: str) -> bytes:
-    """Of a file of the page.
-
-    Raises:
-        RefusalError: 404, the page is not installed.
-    """
-    place = files("rdd.serving.web") / "page" / name
-    if not place.is_file():
-        raise RefusalError(404, "no_page", f"{name} of the page is not installed; the routes of /docs work without it")
-    return place.read_bytes()
