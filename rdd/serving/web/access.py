@@ -15,8 +15,12 @@ OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
 
 MAX_HEADER_BYTES = 16 * 1024
 
-_CHALLENGE = 'Bearer realm="rdd", Basic realm="rdd: any name, and the token as password", charset="UTF-8"'
-"""Programs send the token as Bearer; a browser shows a window for name and password, and then sends it by itself."""
+_CHALLENGES = (
+    ("WWW-Authenticate", 'Basic realm="rdd: any name, and the token as password", charset="UTF-8"'),
+    ("WWW-Authenticate", 'Bearer realm="rdd"'),
+)
+"""Programs send the token as Bearer; a browser shows a window for name and password, and then sends it by itself. Each has a
+line of its own, since Chromium looks at the first challenge of a line alone."""
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -33,7 +37,7 @@ def check_access(settings: WebSettings, method: str, path: str, headers: Headers
         return
     if settings.token and not _has_token(headers.get("authorization", ""), settings.token):
         detail = "the token must come with the request, in the header: Authorization: Bearer TOKEN"
-        raise RefusalError(401, "token", detail, {"WWW-Authenticate": _CHALLENGE})
+        raise RefusalError(401, "token", detail, _CHALLENGES)
     if method not in _SAFE_METHODS and _of_another_site(headers):
         raise RefusalError(403, "cross_site", "a page of another site must not send images here; open the server's own page")
 

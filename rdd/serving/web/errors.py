@@ -26,7 +26,7 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
             404: ("no_route", "there is nothing here; /docs lists what there is"),
             405: ("method", f"{request.method} is not answered here; /docs lists what is"),
         }.get(error.status_code, ("http", str(error.detail)))
-        return await on_refusal(request, RefusalError(error.status_code, reason, detail, error.headers))
+        return await on_refusal(request, RefusalError(error.status_code, reason, detail, (error.headers or {}).items()))
 
     async def on_query(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
