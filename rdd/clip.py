@@ -94,6 +94,11 @@ class ClipEncoder:
             compile=config.compile,
         )
 
+    @property
+    def visual(self) -> Any:
+        """open_clip's image tower, on the device and in the precision of the encoder."""
+        return self._tower.visual
+
     def encode_images(self, images: Sequence[Image.Image] | Tensor, *, batch_size: int = 64) -> Tensor:
         """CLIP's own output for images, the feature ``projected``: ``(N, D)`` float32 on the CPU; as :meth:`image_features`."""
         return self.image_features(images, [PROJECTED], batch_size=batch_size)[PROJECTED]

@@ -88,7 +88,7 @@ def _features(visual: Any, inputs: Tensor, indices: list[int], *, projected: boo
         output_extra_tokens=True,
     )
     tokens = [prefix[:, 0] for prefix in passed["image_intermediates_prefix"]]
-    return passed["image_features"] if projected else inputs.new_empty(len(inputs), 0), tokens
+    return passed["image_features"] if projected else inputs.new_empty(inputs.shape[0], 0), tokens
 
 
 def _failed(error: Exception) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from rdd.config.audit import AuditConfig
 from rdd.config.checks import check
 from rdd.config.data import ClipConfig, EmbedConfig, RecordsConfig, SampleConfig, WeightsConfig
+from rdd.config.export import ExportConfig
 from rdd.config.fetch import FetchConfig
 from rdd.config.learning import EvaluateConfig, FeaturesConfig, LossConfig, ModelConfig, OptimizerConfig, SamConfig, TrainConfig
 from rdd.config.platform import ClusterConfig, ScalingConfig, TrackingConfig
@@ -25,6 +26,7 @@ __all__ = [
     "Config",
     "EmbedConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FeaturesConfig",
     "FetchConfig",
     "FiguresConfig",
@@ -65,6 +67,7 @@ class Config:
     audit: AuditConfig = field(default_factory=AuditConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)

@@ -331,6 +331,16 @@ REPORT = Stage(
     result_file="report.html",
 )
 
+EXPORT = Stage(
+    name="export",
+    sections=("export",),
+    in_help=("export",),
+    required={"export.output": "the directory to write", "export.detector": "the directory of the detector"},
+    may_change=frozenset({"export.output", "export.detector", "export.weights"}),  # both known by their hashes
+    result_file="export.json",
+    result_shape={"model_version": str, "files": dict},
+)
+
 DEMO = Stage(
     name="demo",
     sections=("sample", "weights", "records", "clip", "embed", *TRAINING_SECTIONS),

@@ -12,6 +12,7 @@ NAN = float("nan")
 BOUNDS = [  # leaf, values inside, values outside
     ("report.images", [0, 100], [-1, 101]),
     ("report.look_up", [0, 10**9], [-1]),
+    ("export.tolerance", [1e-9, 0.01], [0.0, NAN, 0.0101]),
     ("fetch.per_host", [0, 1000], [-1, 1001]),
     ("fetch.num_workers", [1], [0]),
     ("fetch.cpus_per_worker", [0.0], [-0.1, NAN, float("inf")]),
