@@ -1,4 +1,4 @@
-"""The whole way through on the embedded default, in one Ray session: sample, weights, embed, train, evaluate.
+"""The whole way through on the embedded default, in one Ray session: sample, weights, embed, train, evaluate, predict.
 
 Examples:
     python jobs/demo.py --config jobs/configs/sample.yaml --config jobs/configs/general.yaml
@@ -20,6 +20,7 @@ def work(config: Config) -> dict[str, Any]:
     from rdd.on_ray.session import ray_session
     from rdd.on_ray.train import run_training
     from rdd.runs.evaluate import run_evaluation
+    from rdd.runs.example import show_example
 
     make_sample(config.sample)
     fetch_weights(config.weights, config.clip.model)
@@ -41,6 +42,7 @@ def work(config: Config) -> dict[str, Any]:
         "report": f"{evaluated['output']}/report.html",
         "figures": f"{evaluated['output']}/figures",
         "detector": f"{trained['run_dir']}/detector",
+        "example": show_example(config),
     }
 
 
