@@ -228,7 +228,7 @@ _MAKE_ANEW = "delete metrics.json of the run and start it again, which makes the
 
 
 def _detector_of(described: Any, weights: bytes) -> Detector:
-    """The detector that the two files describe, each field checked.
+    """The detector that ``detector.json`` and the weights describe, each field checked.
 
     Raises:
         Exception: naming what is wrong; of which type depends on the reader that finds it.
