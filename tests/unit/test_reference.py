@@ -62,6 +62,16 @@ def test_a_record_counts_once_by_its_nearest_image() -> None:
     assert own[0].distance < 1e-6 < own[1].distance
 
 
+def test_several_inputs_lie_end_to_end_each_scaled_by_itself() -> None:
+    small, large = random_images().features["projected"], random_images(seed=1).features["projected"].astype(np.float32) * 1e6
+    images = ReferenceImages(random_images().record_ids, random_images().generators, {"block_5": large, "projected": small})
+    assert images.widths == {"block_5": 16, "projected": 16}
+    others = np.concatenate([large[:3] + 1e5, small[:3].astype(np.float32) - 1], axis=1)
+    bank = units(np.concatenate([large, small], axis=1).astype(np.float64), images)
+    to_images = np.linalg.norm(bank[None] - units(others, images)[:, None], axis=2)
+    np.testing.assert_allclose(images.distances(others, 1), to_images.min(axis=1), atol=1e-9)
+
+
 def test_a_column_that_hardly_varies_is_not_blown_up_and_one_that_never_does_is_no_nan() -> None:
     values = random_images().features["projected"].copy()
     values[:, 0], values[:, 1] = 4, np.float16(4) + np.float16(2**-8) * (np.arange(60) % 2)
