@@ -43,15 +43,15 @@ def keep_index(index: pa.Table, encoder: EncoderIdentity, features: Stored, outp
         raise RuntimeError(f"the encoder has changed since the embedding began ({what}); delete {output} to begin again")
 
 
-def check_index(index: pa.Table, output: str) -> None:
-    """Refuse other records than those that an embedding began with, if one has begun.
+def check_index(index: pa.Table, output: str, *, what: str = "embedding") -> None:
+    """Refuse other records than those that an embedding, or what else runs as one does, began with, if one has begun.
 
     Raises:
         RuntimeError: the records have changed since.
     """
     place = storage.join(output, WORK, "index.parquet")
     if storage.exists(place) and not read_table(place).equals(index):
-        raise RuntimeError(f"the records have changed since the embedding began; delete {output} to begin again")
+        raise RuntimeError(f"the records have changed since the {what} began; delete {output} to begin again")
 
 
 def read_table(path: str, columns: list[str] | None = None, *, optional: Collection[str] = ()) -> pa.Table:

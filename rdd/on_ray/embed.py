@@ -8,12 +8,10 @@ Tasks that read, decode and write import neither torch nor open_clip, and nor do
 tell which encoder they are.
 """
 
-import errno
 import functools
 import logging
 import os
 import platform
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -35,24 +33,19 @@ from rdd.embedding.decoder import RecordDecoder
 from rdd.embedding.output import check, describe, parquet_options, summarize
 from rdd.embedding.reopen import has_lost_files, reopen
 from rdd.embedding.request import read_request
-from rdd.embedding.resume import WORK, committed_keys, keep_index, settle_commits
+from rdd.embedding.resume import WORK, keep_index
 from rdd.embedding.stored import Stored, stored_features
 from rdd.encoder_identity import EncoderIdentity
 from rdd.on_ray.compaction import compact
-from rdd.on_ray.draining import DrainWatch
-from rdd.on_ray.embedding_course import EmbeddingCourse
 from rdd.on_ray.embedding_graph import Sizes, Steps, sizes_of, write_features
-from rdd.on_ray.embedding_progress import Report, run_watched, start_ledger
+from rdd.on_ray.embedding_progress import Report
+from rdd.on_ray.embedding_run import run_missing
 from rdd.on_ray.session import ray_session
 from rdd.preprocessing import Preprocessor
-from rdd.progress import StallClock
 from rdd.runs.stage import begun, finished
 from rdd.tokens import PromptTokenizer
-from rdd.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
-
-STEPS = ("read", "decode", "encode")
 
 
 def run_embedding(config: Config) -> dict[str, Any]:
@@ -103,7 +96,15 @@ def _embed(
         reopen(index, output)
         keep_index(index, encoder, features, output)
         if planned(output) is None:  # else all was embedded, and the files of the commits are going
-            _embed_missing(config, source, index, output, encoder, stage.tracker)
+            run_missing(
+                index,
+                output,
+                config.embed,
+                sizes=functools.partial(_sizes, config, source, encoder),
+                write=functools.partial(_write, config, source, encoder, output),
+                start_timeout_s=config.cluster.start_timeout_s,
+                tracker=stage.tracker,
+            )
         tables = _check_and_compact(config, index, output)
         manifest = describe(config, tables, encoder)
         summary = summarize(output, manifest)
@@ -130,49 +131,7 @@ def _check_and_compact(config: Config, index: pa.Table, output: str) -> dict[str
     return check(config, index, output, plan.names)
 
 
-def _embed_missing(
-    config: Config, source: Source, index: pa.Table, output: str, encoder: EncoderIdentity, tracker: Tracker
-) -> None:
-    embed = config.embed
-    settle_commits(output)
-    committed = committed_keys(output)
-    missing = index.filter(pc.invert(pc.is_in(index["key"], value_set=committed)))
-    if not missing.num_rows:
-        logger.info("0 of %d records to embed", index.num_rows)
-        return
-    sizes = _sizes(config, source, missing, encoder)
-    logger.info(
-        "%d of %d records to embed; commits of %d records, which is what a killed run does again",
-        missing.num_rows,
-        index.num_rows,
-        sizes.commit,
-    )
-    ledger = start_ledger()
-    course = EmbeddingCourse(tracker, ledger, done=index.num_rows - missing.num_rows)
-    started = time.monotonic()
-    try:
-        run_watched(
-            functools.partial(_write, config, source, missing, output, encoder, sizes, Report(ledger)),
-            ledger,
-            steps=STEPS,
-            total=index.num_rows,
-            done=index.num_rows - missing.num_rows,
-            clock=StallClock(stall_timeout_s=embed.stall_timeout_s, start_timeout_s=config.cluster.start_timeout_s),
-            drains=DrainWatch(config.cluster.start_timeout_s),
-            on_counts=course.on_counts,
-        )
-    except RuntimeError as error:
-        if os.strerror(errno.ENOSPC) not in str(error):
-            raise
-        raise RuntimeError(
-            f"a disk is full while {output} is written ({error}); make room and start the same command again"
-        ) from error
-    course.end(missing.num_rows)
-    rate = missing.num_rows / (time.monotonic() - started)
-    logger.info("%.2f records a second; a kill would have cost about %.0f s of work", rate, sizes.commit / rate)
-
-
-def _sizes(config: Config, source: Source, missing: pa.Table, encoder: EncoderIdentity) -> Sizes:
+def _sizes(config: Config, source: Source, encoder: EncoderIdentity, missing: pa.Table) -> Sizes:
     preprocessor = Preprocessor(encoder.preprocessing)
     rows = pc.mean(pc.list_value_length(missing["rows"])).as_py() or 1.0
     return sizes_of(
@@ -203,7 +162,7 @@ def _loaded_identity(clip: ClipConfig) -> EncoderIdentity:
 
 
 def _write(
-    config: Config, source: Source, missing: pa.Table, output: str, encoder: EncoderIdentity, sizes: Sizes, progress: Report
+    config: Config, source: Source, encoder: EncoderIdentity, output: str, missing: pa.Table, sizes: Sizes, progress: Report
 ) -> None:
     """Run the graph on what is missing."""
     embed = config.embed

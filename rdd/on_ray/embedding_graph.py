@@ -99,7 +99,14 @@ class Steps:
 
 
 def write_features(
-    index: pa.Table, steps: Steps, output: str, config: EmbedConfig, sizes: Sizes, options: Mapping[str, Any]
+    index: pa.Table,
+    steps: Steps,
+    output: str,
+    config: EmbedConfig,
+    sizes: Sizes,
+    options: Mapping[str, Any],
+    *,
+    section: str = "embed",
 ) -> None:
     """Run the graph to its end.
 
@@ -110,6 +117,7 @@ def write_features(
         config: pool sizes and resources.
         sizes: how the work is cut.
         options: of ``pyarrow.parquet.write_table``.
+        section: of the settings that pool sizes and resources come from, for the log.
     """
     fs, folder = storage.filesystem(storage.join(output, WORK, "checkpoint"))
     context = ray.data.DataContext.get_current().copy()
@@ -124,7 +132,7 @@ def write_features(
         checkpoint_manager_cls=_FilteredOnDriver,
     )
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # failures come as exceptions
-    _warn_of_full_nodes(config)
+    _warn_of_full_nodes(config, section)
     records = _Records(steps, index, sizes)
     data_fs, data_folder = storage.filesystem(storage.join(output, "data"))
     cpu_task = {"num_cpus": config.cpus_per_task}
@@ -155,7 +163,7 @@ def write_features(
         )
 
 
-def _warn_of_full_nodes(config: EmbedConfig) -> None:
+def _warn_of_full_nodes(config: EmbedConfig, section: str) -> None:
     nodes = ray.nodes()
     if not leaves_room_to_read(config, nodes):
         full = "no node has the CPUs to read beside its encoders, so nothing is read until the cluster grows"
@@ -163,7 +171,8 @@ def _warn_of_full_nodes(config: EmbedConfig) -> None:
         full = "if a node is lost, its encoders fill the others, and nothing is read until it is back"
     else:
         return
-    logger.warning("%s; lower embed.cpus_per_worker, embed.cpus_per_task or embed.num_workers", full)
+    knobs = " or ".join(f"{section}.{name}" for name in ("cpus_per_worker", "cpus_per_task", "num_workers"))
+    logger.warning("%s; lower %s", full, knobs)
 
 
 class _FilteredOnDriver(IdColumnCheckpointManager):
