@@ -13,6 +13,7 @@ from rdd.config.export import ExportConfig
 from rdd.config.fetch import FetchConfig
 from rdd.config.learning import EvaluateConfig, FeaturesConfig, LossConfig, ModelConfig, OptimizerConfig, SamConfig, TrainConfig
 from rdd.config.platform import ClusterConfig, ScalingConfig, TrackingConfig
+from rdd.config.predict import PredictConfig
 from rdd.config.report import ReportConfig
 from rdd.config.robustness import RobustnessConfig
 from rdd.config.search import AblateConfig, FiguresConfig, ProtocolConfig, TuneConfig
@@ -33,6 +34,7 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "PredictConfig",
     "ProtocolConfig",
     "RecordsConfig",
     "ReportConfig",
@@ -68,6 +70,7 @@ class Config:
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    predict: PredictConfig = field(default_factory=PredictConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)

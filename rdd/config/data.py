@@ -7,7 +7,8 @@ from rdd.config.checks import DAY_S, MAX_THREADS, SEEDS, check
 from rdd.config.degrade import degradations
 from rdd.feature_names import PROJECTED, block_name
 
-_PILLOW_LIMIT = 178_956_970
+PILLOW_LIMIT = 178_956_970
+"""Pixels of an image above which Pillow itself warns, and refuses twice as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +64,8 @@ class RecordsConfig:
     """Largest width x height that is decoded, at most Pillow's own limit; larger images are quarantined."""
 
     def __post_init__(self) -> None:
-        in_range = 1 <= self.max_pixels <= _PILLOW_LIMIT
-        check(in_range, "records.max_pixels", f"lie in [1, {_PILLOW_LIMIT}]", self.max_pixels)
+        in_range = 1 <= self.max_pixels <= PILLOW_LIMIT
+        check(in_range, "records.max_pixels", f"lie in [1, {PILLOW_LIMIT}]", self.max_pixels)
         check(
             self.kind == "d3" or not self.real_images,
             "records.real_images",

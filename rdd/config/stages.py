@@ -341,6 +341,38 @@ EXPORT = Stage(
     result_shape={"model_version": str, "files": dict},
 )
 
+PREDICT = Stage(
+    name="predict",
+    sections=("predict",),
+    also_reads=("tracking", "cluster", "fetch"),
+    in_help=("predict",),
+    required={
+        "predict.output": "the directory to write",
+        "predict.detector": "the directory of the detector",
+        "predict.images": "the images to look at",
+    },
+    may_change=frozenset(  # they do not change an answer beyond rounding
+        {
+            "predict.batch_size",
+            "predict.cpus_per_task",
+            "predict.cpus_per_worker",
+            "predict.detector",  # another detector is refused by its version
+            "predict.device",
+            "predict.gpus_per_worker",
+            "predict.num_workers",
+            "predict.output",
+            "predict.records_per_commit",
+            "predict.records_per_task",
+            "predict.stall_timeout_s",
+            "predict.threads_per_worker",
+            "predict.weights",  # found, or refused, by their hash
+        }
+    ),
+    result_file="predictions.json",
+    result_shape={"images": int, "answered": int, "unreadable": int, "unreadable_by_reason": dict, "verdicts": dict}
+    | {"model_version": str},
+)
+
 DEMO = Stage(
     name="demo",
     sections=("sample", "weights", "records", "clip", "embed", *TRAINING_SECTIONS),

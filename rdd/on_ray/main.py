@@ -59,7 +59,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _predict_on_ray(arguments: argparse.Namespace, fetch: FetchConfig | None) -> Mapping[str, Any]:
-    return importlib.import_module("rdd.on_ray.predict").predict_many(arguments, fetch)  # with which Ray is imported
+    from rdd.on_ray.predict import predict_many  # and with it Ray
+
+    return predict_many(arguments, fetch)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from rdd.clip import ClipEncoder
+from rdd.bands import Bands
 from rdd.detector import Detector
 from rdd.reference import Reference
 from rdd.serving.answer import Answer, AnswerBands, Rate, Reason, Unreadable, Verdict
@@ -28,13 +28,7 @@ class Predictor:
     def __init__(self, detector: Detector, *, max_pixels: int = MAX_PIXELS) -> None:
         if detector.encoder is None:
             raise ValueError("detector must have its encoder to see images, got none; give it to Detector.load")
-        bands = detector.calibration.bands
-        if bands is None:
-            raise ValueError(
-                "the detector must have the two bands that verdicts are given by, and it was made before there were any; "
-                "delete metrics.json of its run and start the training again, which makes the detector anew"
-            )
-        self.detector, self._encoder, self._bands = detector, detector.encoder, bands
+        self.detector, self._encoder, self._bands = detector, detector.encoder, bands_of(detector)
         self.preparer = Preparer(detector.encoder_identity["preprocessing"], max_pixels=max_pixels)
         self._about_detector = tuple(encoder_age(detector.encoder_identity))
 
@@ -61,6 +55,8 @@ class Predictor:
             ValueError: there is no detector, it has no bands, or these are not the weights that it was trained with.
             RuntimeError: a file is torn, or the device is absent.
         """
+        from rdd.clip import ClipEncoder  # and with it open_clip: who only checks a detector does without
+
         detector = Detector.load(path)
         identity = detector.encoder_identity
         encoder = ClipEncoder(identity["model"], weights, device=device, precision=precision, normalize=identity["normalized"])
@@ -176,6 +172,20 @@ def _unlike(distance: float, reference: Reference) -> str:
         f"its features lie {math.ceil(distance * 1000) / 1000:.3f} from the training set, on a scale from 0 to 2; of images "
         f"like those of the validation set at most {100 * reference.rate:.2g}% lie {limit:.3f} or further away"
     )
+
+
+def bands_of(detector: Detector) -> Bands:
+    """The bands that verdicts are given by.
+
+    Raises:
+        ValueError: the detector has none.
+    """
+    if detector.calibration.bands is None:
+        raise ValueError(
+            "the detector must have the two bands that verdicts are given by, and it was made before there were any; "
+            "delete metrics.json of its run and start the training again, which makes the detector anew"
+        )
+    return detector.calibration.bands
 
 
 def sigmoid(logit: float) -> float:

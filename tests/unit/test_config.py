@@ -210,7 +210,7 @@ def test_help_has_the_sentence_under_each_setting_of_the_jobs_own_sections_and_n
 def test_every_stage_names_settings_and_sections_that_there_are() -> None:
     stages = [value for value in vars(rdd.config.stages).values() if isinstance(value, Stage)]
     sections = {section.name for section in dataclasses.fields(Config)}
-    assert len(stages) == 15
+    assert len(stages) == 16
     for stage in stages:
         assert {*stage.reads, *stage.in_help} <= sections, stage.name
         assert {*stage.required, *stage.may_change} <= set(leaves()), stage.name
