@@ -21,7 +21,7 @@ from rdd.config.fetch import FetchConfig
 from rdd.data.unlabelled import UnlabelledSource
 from rdd.known_weights import encoder_of, find_weights
 from rdd.progress import at_most_every
-from rdd.serving.in_process import BatchesAhead, answers_of
+from rdd.serving.in_process import Batch, BatchesAhead, answers_of
 from rdd.serving.prepare import MAX_PIXELS, Preparer
 from rdd.serving.writers import FORMATS, writer_of
 
@@ -71,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CLIP's weights; by default those that jobs/weights.py wrote, by their SHA-256",
     )
     add(
-        "--explain", nargs="?", const="explanations", metavar="DIR", help="maps of what counts to DIR/<sha256>.png, and nearest"
+        "--explain",
+        nargs="?",
+        const="explanations",
+        metavar="DIR",
+        help="write maps of what moves the score to DIR/<sha256>.png",
     )
     add("--caption", default="", metavar="TEXT", help="the prompt of every image that has none of its own in a table")
     add(
@@ -162,11 +166,30 @@ def _answer_all(
 ) -> None:
     writer = writer_of(format, stream, huggingface=arguments.huggingface)
     began, done, say = time.monotonic(), 0, at_most_every(_PROGRESS_S, _say_progress)
-    for answers, images in answers_of(batches, predictor):
-        writer.write(answers, [None] * len(answers))
-        done += len(images)
+    for answers, batch in answers_of(batches, predictor):
+        writer.write(answers, _explanations(predictor, batch, arguments.explain))
+        done += len(answers)
         say(done, index.num_rows, began)
     writer.close()
+
+
+def _explanations(predictor: "Predictor", batch: Batch, folder: str | None) -> list[dict[str, Any] | None]:
+    """Of each image what its answer rests on, its map written as a file; None where nothing is asked for, or to be seen."""
+    if folder is None:
+        return [None] * len(batch.images)
+    from rdd.serving.explain import explain
+
+    explained: list[dict[str, Any] | None] = []
+    for image, caption in zip(batch.images, batch.captions, strict=True):
+        if image.pixels is None:
+            explained.append(None)
+            continue
+        explanation = explain(predictor, image, caption=caption)
+        place = storage.join(folder, f"{image.sha256}.png")
+        storage.write_bytes(place, explanation.png)
+        described = explanation.to_dict()
+        explained.append(described | {"occlusion": described["occlusion"] | {"png": place}})
+    return explained
 
 
 def _say_progress(done: int, total: int, began: float) -> None:
@@ -211,7 +234,7 @@ def _check_for_ray(arguments: argparse.Namespace, images: int) -> None:
     if arguments.format not in (None, "parquet") or BY_SUFFIX.get(os.path.splitext(arguments.output)[1].lower()):
         raise ValueError(f"{many}; --output must then be a directory, where Ray writes Parquet, got {arguments.output}")
     if arguments.explain is not None:
-        raise ValueError(f"{many}; --explain looks at each image hundreds of times, give fewer images")
+        raise ValueError(f"{many}; --explain takes fifty passes of the encoder for each image, give fewer images")
 
 
 @contextlib.contextmanager

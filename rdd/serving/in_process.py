@@ -60,10 +60,10 @@ class BatchesAhead:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def answers_of(batches: BatchesAhead, predictor: "Predictor") -> Iterator[tuple[list[Answer], list[Prepared]]]:
+def answers_of(batches: BatchesAhead, predictor: "Predictor") -> Iterator[tuple[list[Answer], Batch]]:
     """Answers of each batch, and the images that they are of, in the order of the index."""
     for batch in batches:
-        yield predictor.answers(batch.images, batch.captions), batch.images
+        yield predictor.answers(batch.images, batch.captions), batch
 
 
 def _prepared(rows: pa.Table, read: Reader, preparer: Preparer) -> Batch:

@@ -96,6 +96,18 @@ def test_the_table_is_readable_at_100_columns(tiny: TinyDetector, photos: Path) 
     assert "must not be the sole basis" in " ".join(text.split())
 
 
+def test_explanations_are_files_and_stand_in_json(
+    tiny: TinyDetector, photos: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert predict(tiny, photos / "000.png", photos / "empty.jpg", "--explain", tmp_path / "maps") == 0
+    explained, error = (json.loads(line) for line in capfdbinary.readouterr().out.splitlines())
+    place = tmp_path / "maps" / f"{explained['sha256']}.png"
+    assert explained["explanation"]["occlusion"]["png"] == str(place)
+    assert Image.open(place).format == "PNG"
+    assert explained["explanation"]["nearest"] == []
+    assert "explanation" not in error
+
+
 def test_hugging_faces_labels(tiny: TinyDetector, photos: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert predict(tiny, photos / "000.png", photos / "empty.jpg", "--huggingface") == 0
     labels, error = (json.loads(line) for line in capfdbinary.readouterr().out.splitlines())
@@ -114,7 +126,7 @@ def test_hugging_faces_labels(tiny: TinyDetector, photos: Path, capfdbinary: pyt
         (["--contact", "me@example.org"], "--contact is sent with requests alone"),
         (["--here-up-to", "2"], "7 images are more than the 2 that are answered in this process"),
         (["--here-up-to", "2", "--output", "x.csv"], "--output must then be a directory, where Ray writes Parquet"),
-        (["--here-up-to", "2", "--output", "x", "--explain"], "--explain looks at each image hundreds of times"),
+        (["--here-up-to", "2", "--output", "x", "--explain"], "--explain takes fifty passes of the encoder"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(
