@@ -35,8 +35,10 @@ async def read_upload(request: Request, *, max_bytes: int, timeout_s: float) -> 
     """The image of a request.
 
     Raises:
-        RefusalError: 400 for a wrong form or name, 408 for a body that comes too slowly, 413 for a large one.
+        RefusalError: 400 for a wrong form or name, 408 for a slow body, 413 for a large one, 415 for a packed one.
     """
+    if (packed := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+        raise RefusalError(415, "packed", f"the body must come as it is, without Content-Encoding, got {packed[:50]!a}")
     try:
         async with asyncio.timeout(timeout_s):
             if media_type(request) == "multipart/form-data":

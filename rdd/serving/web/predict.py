@@ -72,6 +72,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         (403, "Sent by a page of another site, or an address where none are fetched."),
         (408, "The body came too slowly."),
         (413, "The image has too many bytes."),
+        (415, "The body is packed (Content-Encoding)."),
         (422, "The body is no image that can be used; the reason is one word."),
         (429, "Too much is waiting; Retry-After says for how long."),
         (503, "The server is ending or not ready."),
