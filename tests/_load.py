@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -82,16 +83,17 @@ async def _send(session: aiohttp.ClientSession, url: str, data: bytes, load: Loa
     started = time.perf_counter()
     try:
         async with session.post(f"{url}/predict", data=data, headers=headers) as response:
-            said: Any = await response.json(content_type=None)
+            text = await response.text()
             load.codes[response.status] += 1
             if response.status == 200:
+                said: Any = json.loads(text)
                 load.latencies.append(time.perf_counter() - started)
                 load.mixed_up += said["sha256"] != hashlib.sha256(data).hexdigest()
                 load.versions[said["model_version"]] += 1
             elif response.status == 429:
                 load.without_wait += "Retry-After" not in response.headers
             else:
-                load.failures.append(str(said)[:300])
+                load.failures.append(text[:300])
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         load.codes[0] += 1
         load.failures.append(f"{type(error).__name__}: {error}"[:300])

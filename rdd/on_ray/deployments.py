@@ -26,6 +26,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from ray.serve.schema import LoggingConfig
 
 from rdd import storage
+from rdd.on_ray.loopback import keep_replica_on_loopback
 from rdd.on_ray.serve_options import ServeOptions
 from rdd.serving.answer import Answer
 from rdd.serving.prepare import Prepared, Preparer
@@ -45,6 +46,9 @@ _TRIES = 3
 """Of one image, where the process that looks at it dies."""
 _OTHERS = 100
 """Requests beside the images at the same time: health, metrics, the page; and those that are told that it is full."""
+_ROOM_OF_DECODER = 16
+_BATCHES_IN_MODEL = 4
+"""Images wait in the processes: who finds them full is sent again after up to a second, and a batch would not fill."""
 _STATUS_S = 1.0
 """The state of the deployments is asked for so often at most."""
 
@@ -64,7 +68,7 @@ def application(options: ServeOptions, settings: WebSettings) -> Application:
         Decode,
         name="Decode",
         num_replicas=options.decoders,
-        max_ongoing_requests=2,  # one that decodes, one that arrives meanwhile
+        max_ongoing_requests=_ROOM_OF_DECODER,
         max_queued_requests=options.max_queued,
         ray_actor_options={"num_cpus": DECODER_CPUS},
         backpressure_config=full,
@@ -73,7 +77,7 @@ def application(options: ServeOptions, settings: WebSettings) -> Application:
         Model,
         name="Model",
         num_replicas=options.replicas,
-        max_ongoing_requests=2 * options.batch_size,  # a batch that is looked at, and the next one
+        max_ongoing_requests=_BATCHES_IN_MODEL * options.batch_size,
         max_queued_requests=options.max_queued,
         ray_actor_options={"num_cpus": MODEL_CPUS, "num_gpus": gpus},
         backpressure_config=full,
@@ -105,12 +109,14 @@ class Decode:
     """
 
     def __init__(self, detector: str, max_pixels: int) -> None:
+        keep_replica_on_loopback()
         place = storage.join(detector, "detector.json")
         described = storage.read_json(place, dict, way_out="give the directory of a trained detector")
         self._preparer = Preparer(described["encoder_identity"]["preprocessing"], max_pixels=max_pixels)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")  # a picture of 64 million pixels takes 200 MB
 
     async def __call__(self, data: bytes, name: str | None) -> Prepared:
-        return await asyncio.to_thread(self._preparer, data, name)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._preparer, data, name)
 
 
 class Model:
@@ -122,6 +128,7 @@ class Model:
     """
 
     def __init__(self, options: ServeOptions, max_pixels: int) -> None:
+        keep_replica_on_loopback()
         import torch
 
         from rdd.serving.predictor import Predictor
@@ -204,6 +211,7 @@ class Door:
     """
 
     def __init__(self, decode: DeploymentHandle, model: DeploymentHandle, settings: WebSettings) -> None:
+        keep_replica_on_loopback()
         self._gate = Gate(settings.max_in_flight, settings.retry_after_s)
         self._backend = RayBackend(decode, model, settings.retry_after_s)
         self._settings = settings

@@ -7,7 +7,10 @@ Ray has no public setting for it: what is used here are private parts of Ray 2.6
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import ray
+from ray._common import tls_utils
 from ray._private import ray_constants
 
 LOOPBACK = "127.0.0.1"
@@ -31,3 +34,19 @@ def on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
+
+
+def keep_replica_on_loopback() -> None:
+    """In a process of Ray Serve, before it begins to listen: on 127.0.0.1 alone where its node is a local Ray.
+
+    Ray Serve 2.60 opens a port of all interfaces in each replica, behind Ray's token, and has no setting for it.
+    """
+    if ray.util.get_node_ip_address() != LOOPBACK:
+        return
+    from ray.serve._private import replica
+
+    def add_port(server: Any, address: str) -> int:
+        port: int = tls_utils.add_port_to_grpc_server(server, address.replace("[::]", LOOPBACK))
+        return port
+
+    replica.add_port_to_grpc_server = add_port

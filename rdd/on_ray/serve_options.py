@@ -30,9 +30,9 @@ class ServeOptions:
     batch_wait_s: float = 0.01
     """Seconds that a batch waits for further images, in [0, 86400]."""
     max_queued: int = 64
-    """Images that wait for a decoder, and as many for a model, at least 1; a further one is answered with 429."""
+    """Images that wait until a decoder has room, and as many until a model has, at least 1; a further one gets 429."""
     max_in_flight: int = WebSettings.max_in_flight
-    """Images that are received, wait or are looked at, at least 1; a further one is answered with 429."""
+    """Images that are received, wait or are looked at, at least 1; a further one gets 429."""
     max_bytes: int = WebSettings.max_bytes
     """Largest image in bytes."""
     max_pixels: int = WebSettings.max_pixels
