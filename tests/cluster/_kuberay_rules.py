@@ -1,8 +1,8 @@
 """Rules beyond the fields: those that KubeRay's controller adds at 1.7.0, and those of Kubernetes that concern the manifests.
 
-KubeRay's are those of ``ray-operator/controllers/ray/utils/validation.go`` for what a RayCluster and a RayJob of ours may hold;
-left out are history server, network policy, TLS, Redis and RayService. A RayCluster or RayJob that breaks one is accepted by
-Kubernetes, and then never becomes a pod.
+KubeRay's are those of ``ray-operator/controllers/ray/utils/validation.go`` for what a RayCluster, a RayJob and a RayService of
+ours may hold; left out are history server, network policy, TLS, Redis and incremental upgrades. One that breaks a rule is
+accepted by Kubernetes, and then never becomes a pod.
 """
 
 import re
@@ -15,7 +15,7 @@ from packaging.version import Version
 Node = Mapping[str, Any]
 
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # DNS-1035
-_LONGEST_NAME = {"RayCluster": 53, "RayJob": 47}
+_LONGEST_NAME = {"RayCluster": 53, "RayJob": 47, "RayService": 47}
 _RESOURCE_PARAMS = {"num-cpus", "num-gpus", "memory", "resources"}
 _MODES = {"K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"}
 _AUTOSCALER_V2 = "RAY_enable_autoscaler_v2"
@@ -28,6 +28,8 @@ def broken_rules(manifest: Node) -> list[str]:
         return [*_name(manifest), *_cluster(manifest["spec"])]
     if kind == "RayJob":
         return [*_name(manifest), *_job(manifest["spec"])]
+    if kind == "RayService":
+        return [*_name(manifest), *_service(manifest["spec"])]
     if kind == "PodDisruptionBudget":
         return list(_budget(manifest["spec"]))
     return []
@@ -183,6 +185,24 @@ def _job_end(spec: Node, selects: bool) -> Iterator[str]:
         yield "deletionRules must not go with shutdownAfterJobFinishes"
     if selects and any(rule["policy"] in ("DeleteCluster", "DeleteWorkers") for rule in rules):
         yield "deletionRules must not delete the cluster of a clusterSelector"
+
+
+_UPGRADES = ("NewCluster", "None")
+
+
+def _service(spec: Node) -> Iterator[str]:
+    cluster = spec["rayClusterConfig"]
+    if cluster.get("authOptions", {}).get("enableK8sTokenAuth"):
+        yield "authOptions of a RayService must not have enableK8sTokenAuth"
+    yield from _cluster(cluster)
+    if cluster["headGroupSpec"].get("headService", {}).get("metadata", {}).get("name"):
+        yield "headService of a RayService must have no name of its own"
+    if (upgrade := spec.get("upgradeStrategy", {}).get("type", "NewCluster")) not in _UPGRADES:
+        yield f"upgradeStrategy.type must be one of {', '.join(_UPGRADES)} here, got {upgrade}"
+    if spec.get("rayClusterDeletionDelaySeconds", 0) < 0:
+        yield "rayClusterDeletionDelaySeconds must be at least 0"
+    if not isinstance(yaml.safe_load(spec.get("serveConfigV2", "")), dict):
+        yield "serveConfigV2 must be a mapping in YAML"
 
 
 def _budget(spec: Node) -> Iterator[str]:

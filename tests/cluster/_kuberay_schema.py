@@ -2,10 +2,10 @@
 
 Of each object that a manifest uses, the schema keeps the fields that it uses, and all others that are plain values or lists and
 maps of them, so that a further such field needs nothing here. Descriptions are dropped, the template of a pod stands once, and
-what is no field is refused. Where a manifest begins to use another object, the schema is derived again, from the two files of
+what is no field is refused. Where a manifest begins to use another object, the schema is derived again, from the three files of
 https://github.com/ray-project/kuberay/tree/v1.7.0/ray-operator/config/crd/bases:
 
-    python tests/cluster/_kuberay_schema.py FOLDER/ray.io_rayclusters.yaml FOLDER/ray.io_rayjobs.yaml
+    python tests/cluster/_kuberay_schema.py FOLDER/ray.io_{rayclusters,rayjobs,rayservices}.yaml
 
 Secret and PodDisruptionBudget are Kubernetes' own (``core/v1``, ``policy/v1``), PodMonitor is the Prometheus operator's. They
 are small, and written down here.
@@ -95,7 +95,8 @@ def _derived(crds: list[Node], used: list[Node]) -> Node:
         specs = [manifest["spec"] for manifest in used if manifest["kind"] == kind]
         schema[f"ray.io/v1 {kind}"] = _top({"spec": _cut(spec, specs, kind)}, "spec")
         if kind == "RayCluster":
-            groups = [group for one in specs for group in (one["headGroupSpec"], *one["workerGroupSpecs"])]
+            clusters = specs + [manifest["spec"]["rayClusterConfig"] for manifest in used if manifest["kind"] == "RayService"]
+            groups = [group for one in clusters for group in (one["headGroupSpec"], *one["workerGroupSpecs"])]
             template = spec["properties"]["headGroupSpec"]["properties"]["template"]
             schema["Pod"] = _cut(template, [group["template"] for group in groups], "Pod")
     return schema

@@ -40,7 +40,7 @@ SPEC = CLUSTER["spec"]
 
 @pytest.mark.parametrize(("path", "manifest"), manifests(), ids=lambda value: value.name if isinstance(value, Path) else "")
 def test_a_manifest_has_fields_that_kuberay_knows_and_breaks_no_rule(path: Path, manifest: dict[str, Any]) -> None:
-    if path.name == "settings.yaml":
+    if manifest["kind"] == "Secret":
         manifest = filled(manifest)
     assert complaints(manifest) == []
     assert broken_rules(manifest) == []
@@ -50,8 +50,9 @@ def filled(secret: dict[str, Any]) -> dict[str, Any]:
     return secret | {"stringData": dict.fromkeys(secret["stringData"], "text")}
 
 
-def test_the_secret_is_refused_while_a_value_is_not_filled_in() -> None:
-    secret = read("settings.yaml")
+@pytest.mark.parametrize("name_of_file", ["settings.yaml", "serve_token.yaml"])
+def test_a_secret_is_refused_while_a_value_is_not_filled_in(name_of_file: str) -> None:
+    secret = read(name_of_file)
     for name in secret["stringData"]:
         value = filled(secret)
         value["stringData"][name] = secret["stringData"][name]
@@ -62,6 +63,8 @@ HEAD = "spec.headGroupSpec"
 POD = f"{HEAD}.template.spec"
 NODES = f"{POD}.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
 GPU = "spec.workerGroupSpecs.1"
+
+SERVING = "spec.rayClusterConfig.workerGroupSpecs.0.template.spec.containers.0"
 
 MISSPELT = [
     ("ray_cluster.yaml", "spec.rayversion", "2.60.0"),
@@ -89,6 +92,11 @@ MISSPELT = [
     ("pod_monitor.yaml", "spec.podMetricsEndpoints.0.relabelling", []),
     ("settings.yaml", "stringdata", {}),
     ("jobs/train.yaml", "apiVersion", "ray.io/v1alpha1"),
+    ("ray_service.yaml", "spec.serveConfigV1", ""),
+    ("ray_service.yaml", "spec.excludeHeadPodFromServeSvc", "yes"),
+    ("ray_service.yaml", "spec.rayClusterConfig.rayversion", "2.60.0"),
+    ("ray_service.yaml", f"{SERVING}.readinessProbe.httpGet.url", "/readyz"),
+    ("ray_service.yaml", f"{SERVING}.readinessProbe.period", 5),
 ]
 
 
@@ -177,6 +185,17 @@ RULES = [
     ),
     ("jobs/train.yaml", {"spec.deletionStrategy": {"deletionRules": [{"policy": "DeleteCluster"}]}}, "of a clusterSelector"),
     ("jobs/train.yaml", {"spec.runtimeEnvYAML": "just words"}, "runtimeEnvYAML"),
+    ("ray_service.yaml", {"metadata.name": "s" * 48}, "at most 47 characters"),
+    ("ray_service.yaml", {"spec.rayClusterConfig.rayVersion": "2.51.1"}, "2.52.0 at least"),
+    ("ray_service.yaml", {"spec.rayClusterConfig.authOptions.enableK8sTokenAuth": True}, "must not have enableK8sTokenAuth"),
+    (
+        "ray_service.yaml",
+        {"spec.rayClusterConfig.headGroupSpec.headService": {"metadata": {"name": "a"}}},
+        "no name of its own",
+    ),
+    ("ray_service.yaml", {"spec.upgradeStrategy": {"type": "NewClusterWithIncrementalUpgrade"}}, "upgradeStrategy.type"),
+    ("ray_service.yaml", {"spec.rayClusterDeletionDelaySeconds": -1}, "rayClusterDeletionDelaySeconds"),
+    ("ray_service.yaml", {"spec.serveConfigV2": "just words"}, "serveConfigV2"),
     ("disruption_budget.yaml", {"spec.minAvailable": "50%"}, "whole minAvailable"),
     ("disruption_budget.yaml", {"spec.minAvailable": GONE, "spec.maxUnavailable": 0}, "whole minAvailable"),
 ]
