@@ -74,7 +74,7 @@ def visit(browser, address: str) -> Iterator:
         context.on("request", lambda request: asked.append(request.url))
         context.on("weberror", lambda error: failed.append(str(error.error)))
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.on("filechooser", lambda chooser: None)  # from now on, or a press right after the wish would open a window
         page.goto(address)
         page.locator("#choose:enabled").wait_for()
         return page
@@ -210,7 +210,7 @@ def test_many_images_make_a_table_and_a_csv(visit, address: str, files: SimpleNa
     for field in ("sha256", "verdict", "model_version"):
         assert by_name["a cat.png"][field] == expected[field]
     for field in ("score", "probability", "prior", "threshold"):
-        assert float(by_name["a cat.png"][field]) == expected[field]
+        assert float(by_name["a cat.png"][field]) == pytest.approx(expected[field], abs=1e-6)  # of another batch
     assert by_name["signed.jpg"]["credentials_source_types"] == "trainedAlgorithmicMedia"
     assert by_name["broken.jpg"]["error"] == "not_an_image"
     assert (by_name["large.png"]["error"], by_name["large.png"]["verdict"]) == ("too_large", "")
