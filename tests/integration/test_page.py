@@ -293,7 +293,7 @@ def test_an_explanation_on_demand(visit, files: SimpleNamespace) -> None:
     page.route("**/predict?explain=true", lambda route: None)
     page.get_by_role("button", name="Explain").click()
     page.get_by_role("button", name="Stop explaining").click()
-    page.get_by_text("Stopped.").wait_for()
+    page.get_by_text("The explanation was stopped.").wait_for()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("dark", 360), ("light", 360), ("dark", 1280)])

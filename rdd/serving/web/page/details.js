@@ -27,7 +27,7 @@ export function verdict(answer) {
 export function reasons(answer) {
   const of = (about) => answer.reasons.filter((reason) => reason.about === about);
   const parts = [element("h3", {}, "Reasons to doubt the verdict on this image")];
-  const nothing = "None was found: nothing in the file sets it apart from the images that the rates were measured on.";
+  const nothing = "None: no check found it unlike the images that the rates were measured on.";
   parts.push(of("image").length > 0 ? listed(of("image"), "warning") : element("p", {}, nothing));
   if (of("detector").length > 0) parts.push(element("h3", {}, "What holds for every image"), listed(of("detector"), ""));
   return element("section", { class: "reasons", "aria-label": "Reasons" }, ...parts);
@@ -36,7 +36,7 @@ export function reasons(answer) {
 function listed(found, kind) {
   const list = element("ul", { class: "statements" });
   for (const { code, text } of found) {
-    list.append(element("li", { class: kind }, element("strong", {}, `${sentenceCase(code.replaceAll("_", " "))}: `), text));
+    list.append(element("li", { class: kind }, element("strong", {}, `${sentenceCase(code.replaceAll("_", " "))}: `), `${text}.`));
   }
   return list;
 }

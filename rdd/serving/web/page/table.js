@@ -49,7 +49,7 @@ export class Table {
     const [name, ...before] = item.row.children;
     for (const cell of before) cell.remove(); // the name stays, and with it the focus
     if (!name) item.row.append(nameCell(item));
-    item.row.append(...(item.answer ? cells(item.answer) : [element("td", { colspan: "5", class: "words" }, said(item))]));
+    item.row.append(...(item.answer ? cells(item.answer) : [element("td", { colspan: "5", class: "said" }, said(item))]));
   }
 
   mark(chosen) {
@@ -112,6 +112,6 @@ function cells(answer) {
 
 function said(item) {
   if (item.state === "failed") return element("span", { class: "wrong" }, item.problem.message);
-  if (item.state === "busy") return `the server has too much to do: asked again in ${Math.ceil(item.wait)} s`;
-  return STATES[item.state];
+  const busy = () => `the server has too much to do: asked again in ${Math.ceil(item.wait)} s`;
+  return element("span", {}, item.state === "busy" ? busy() : STATES[item.state]);
 }

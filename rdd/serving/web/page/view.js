@@ -92,7 +92,7 @@ export class View {
   }
 
   #why(item) {
-    const place = element("div", { "aria-live": "polite" });
+    const place = element("div");
     const button = this.#button("Explain", () => this.#explain(item, button, place));
     const text =
       "Which parts of the picture the score rests on, and the nearest training images. The server covers one part after " +
@@ -117,9 +117,11 @@ export class View {
       const found = await predict(item, { signal: stop.signal, onWait, explain: true });
       item.explanation = found.explanation;
       place.replaceChildren(explanation(item.explanation));
+      if (item === this.item) this.page.say(`${item.name}: the explanation is there, below the picture.`);
     } catch (error) {
-      if (error.name === "AbortError") place.replaceChildren(element("p", {}, "Stopped."));
-      else place.replaceChildren(element("p", { class: "missing" }, error.message));
+      const isStopped = error.name === "AbortError";
+      place.replaceChildren(...(isStopped ? [] : [element("p", { class: "missing" }, error.message)]));
+      if (item === this.item) this.page.say(isStopped ? "The explanation was stopped." : error.message);
     }
     if (this.#stop === stop) this.#stop = null;
     button.textContent = "Explain";
