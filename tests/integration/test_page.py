@@ -21,6 +21,7 @@ from PIL import Image
 from rdd.clip import ClipEncoder
 from rdd.serving.answer import NOTICE
 from rdd.serving.predictor import Predictor
+from rdd.serving.rows import ROWS
 from rdd.serving.web.description import RETENTION
 from rdd.serving.web.settings import WebSettings
 
@@ -66,23 +67,25 @@ def browser() -> Iterator:
 @pytest.fixture
 def visit(browser, address: str) -> Iterator:
     """Opens the page; afterwards no request has gone elsewhere and no script has failed."""
-    asked, failed, contexts = [], [], []
+    asked, failed, contexts, addresses = [], [], [], [address]
 
-    def opened(**how):
+    def opened(elsewhere: str = "", **how):
+        addresses.append(elsewhere or address)
         context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], **how)
         contexts.append(context)
         context.on("request", lambda request: asked.append(request.url))
         context.on("weberror", lambda error: failed.append(str(error.error)))
         page = context.new_page()
         page.on("filechooser", lambda chooser: None)  # from now on, or a press right after the wish would open a window
-        page.goto(address)
+        page.goto(addresses[-1])
         page.locator("#choose:enabled").wait_for()
         return page
 
     yield opened
     for context in contexts:
         context.close()
-    assert [url for url in asked if not url.startswith((address, "data:", f"blob:{address}"))] == []
+    own = ("data:", *addresses, *(f"blob:{one}" for one in addresses))
+    assert [url for url in asked if not url.startswith(own)] == []
     assert failed == []
 
 
@@ -204,6 +207,7 @@ def test_many_images_make_a_table_and_a_csv(visit, address: str, files: SimpleNa
     with page.expect_download() as download:
         page.get_by_role("button", name="Download as CSV").click()
     lines = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig"), newline="")))
+    assert list(lines[0]) == ROWS.names  # those of rdd predict
     by_name = {line["image"]: line for line in lines}
     assert set(by_name) == {"'" + FORMULA} | {place.name for place in some if place != files.formula}
     expected = answer_of(address, files.plain)
@@ -212,8 +216,8 @@ def test_many_images_make_a_table_and_a_csv(visit, address: str, files: SimpleNa
     for field in ("score", "probability", "prior", "threshold"):
         assert float(by_name["a cat.png"][field]) == pytest.approx(expected[field], abs=1e-6)  # of another batch
     assert by_name["signed.jpg"]["credentials_source_types"] == "trainedAlgorithmicMedia"
-    assert by_name["broken.jpg"]["error"] == "not_an_image"
-    assert (by_name["large.png"]["error"], by_name["large.png"]["verdict"]) == ("too_large", "")
+    assert by_name["broken.jpg"]["error_reason"] == "not_an_image"
+    assert (by_name["large.png"]["error_reason"], by_name["large.png"]["verdict"]) == ("too_large", "")
     page.get_by_role("button", name="signed.jpg").press("Enter")
     assert page.locator("#details-title").evaluate("title => title === document.activeElement")
     claimed = page.get_by_role("complementary", name="Content Credentials").inner_text()
@@ -308,12 +312,22 @@ def test_it_is_whole_on_a_phone_and_in_the_dark(visit, files: SimpleNamespace, s
             assert serious(page) == []
 
 
-def test_behind_a_token_the_browsers_own_window_is_enough(browser, predictor: Predictor, files: SimpleNamespace) -> None:
+def test_a_detector_that_takes_captions_asks_for_one(visit, tiny_model: str, files: SimpleNamespace) -> None:
+    encoder = ClipEncoder(tiny_model, "random")
+    detector = detector_of(encoder, "shared")
+    detector.use(encoder)
+    detector.version = "6" * 64
+    with answer_server(Predictor(detector), WebSettings()) as address:
+        page = visit(address)
+        page.set_input_files("#files", files.plain)
+        page.get_by_label("Its caption or prompt").fill("a cat, by day")
+        page.keyboard.press("Enter")
+        page.locator(".verdict").wait_for()
+        assert "a cat.png: " in page.get_by_role("status").inner_text()
+
+
+def test_behind_a_token_the_browsers_own_window_is_enough(visit, predictor: Predictor, files: SimpleNamespace) -> None:
     with answer_server(predictor, WebSettings(token=TOKEN)) as address:
-        context = browser.new_context(http_credentials={"username": "any", "password": TOKEN})
-        page = context.new_page()
-        page.goto(address)
-        page.locator("#choose:enabled").wait_for()
+        page = visit(address, http_credentials={"username": "any", "password": TOKEN})
         page.set_input_files("#files", files.plain)
         page.locator(".verdict").wait_for()
-        context.close()
