@@ -301,7 +301,7 @@ def test_killed_at_five_moments_the_same_command_goes_on(ray_session, config: Co
     assert all(pq.read_metadata(file).num_rows == 25 for file in (output_of(config) / "data").iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_machine_that_goes_without_notice_leaves_its_files_to_the_others(config: Config, port: int, tmp_path: Path) -> None:
     write_records(tmp_path / "records", image_urls(port, 240, delay=0.3))
     words = job_words(override(config, {"fetch.num_workers": 2, "fetch.records_per_file": 10}))

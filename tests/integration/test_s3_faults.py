@@ -98,7 +98,7 @@ def test_images_of_a_store_that_fails_are_not_quarantined_and_a_missing_one_is(o
             list(read(index))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_an_embedding_from_s3_to_s3_ends_whole_whatever_the_store_does(
     server: S3Server, sample_set: Path, tiny_model: str, tmp_path: Path

@@ -61,7 +61,7 @@ def test_the_authors_test_folders_become_features(ray_session, config: Config, t
     assert both.generators[0] == "real"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_wildcard_on_s3_and_a_local_list_become_features_on_s3(
     config: Config, sample_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -319,8 +319,7 @@ def test_a_tracking_server_that_is_away_does_not_end_a_run(config: Config, caplo
     assert f"they are kept in {config.train.output}/.waiting-for-mlflow.json" in caplog.text
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [1, 3])
+@pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.long)])
 def test_killed_and_started_again_the_weights_are_those_of_an_untouched_run(
     config: Config, features: Path, tmp_path: Path, kills: int
 ) -> None:

@@ -131,7 +131,7 @@ def test_all_failing_is_an_error(ray_session, config: Config) -> None:
         run_sweep(failing)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trial_of_several_workers_nests_a_trainer(ray_session, config: Config) -> None:
     values = {"scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5, "tune.num_trials": 2, "train.epochs": 2}
     summary = run_sweep(override(config, values | {"tracking.enabled": False, "tune.scheduler": "none"}))
