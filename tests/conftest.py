@@ -11,11 +11,7 @@ from rdd.config import ClipConfig, SampleConfig
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "integration"))  # the tests of a cluster use its web server
 
-TINY = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}
+from _tiny_clip import TINY
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import TINY
+from _tiny_clip import TINY
 from s3_server import S3Server, s3_server
 
 from rdd import storage

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import TINY
+from _tiny_clip import TINY
 from PIL import Image
 
 from rdd.bands import Bands
