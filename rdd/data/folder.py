@@ -4,6 +4,7 @@ import logging
 import os
 import posixpath
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,7 @@ def list_images(path: str, root: str = "") -> FolderImages:
         root: folder that links must lead into; ``any`` for everywhere, by default ``path``.
 
     Raises:
-        ValueError: there is no such folder, or a link to a folder elsewhere.
+        ValueError: there is no such folder, one can not be listed, or a link leads to a folder elsewhere.
     """
     folder = storage.absolute(path)
     if storage.is_remote(path):
@@ -119,16 +120,21 @@ def _local_files(folder: str, root: str) -> list[str]:
     """Files below a folder, sorted, but for hidden ones; each folder is gone through once, however many links lead to it.
 
     Raises:
-        ValueError: a link leads to a folder that does not lie in ``root``.
+        ValueError: a link leads to a folder that does not lie in ``root``, or a folder can not be listed.
     """
     files: list[str] = []
     entered = {os.path.realpath(folder)}
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         files += [os.path.join(place, name) for name in names if not name.startswith(".")]
         shown = [name for name in folders if not name.startswith(".")]
         shown.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))  # a folder itself before links to it
         folders[:] = [name for name in shown if _enters(os.path.join(place, name), folder, root, entered)]
     return sorted(files)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Images of a folder that can not be listed would be missing from the set, and nobody would notice."""
+    raise ValueError(f"{error.filename} can not be listed ({error.strerror}); give this user access, or take it away")
 
 
 def _enters(inner: str, folder: str, root: str, entered: set[str]) -> bool:

@@ -90,7 +90,7 @@ def _named(word: str, missing: list[str]) -> list[_Images]:
     """What one word names; a file that is not there is noted in ``missing`` by its key."""
     if is_address(word):
         return [_Images(GIVEN, [word], [word], [word])]
-    if is_wildcard(word) and not storage.exists(word):
+    if is_wildcard(word) and not _exists(word):
         files = [file.path for file in glob_files(word)]
         if not files:
             logger.warning("%s matches no file", word)
@@ -99,9 +99,14 @@ def _named(word: str, missing: list[str]) -> list[_Images]:
         return [_of_folder(word)]
     if storage.is_remote(word) and not word.lower().endswith((*IMAGE_SUFFIXES, *SUFFIXES)) and _is_remote_folder(word):
         return [_of_folder(word)]
-    if not storage.exists(word):
+    if not _exists(word):
         missing.append(printable(storage.absolute(word)))
     return _of_files([storage.absolute(word)], [word])
+
+
+def _exists(word: str) -> bool:
+    """Whether there is something; a local name need not be UTF-8, which Arrow's file system asks for."""
+    return storage.exists(word) if storage.is_remote(word) else os.path.lexists(storage.absolute(word))
 
 
 def _is_remote_folder(word: str) -> bool:
@@ -111,8 +116,6 @@ def _is_remote_folder(word: str) -> bool:
 
 def _of_folder(word: str) -> _Images:
     folder = storage.absolute(word)
-    if not storage.is_remote(word) and not os.access(folder, os.R_OK | os.X_OK):
-        raise ValueError(f"the folder {word} can not be listed: permission denied")
     names = list_images(word, ANYWHERE).names
     if not names:
         logger.warning(

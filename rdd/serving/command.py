@@ -120,6 +120,8 @@ def run(arguments: argparse.Namespace, on_ray: OnRay) -> int:
         for name, value in on_ray(arguments, fetch).items():
             print(f"  {name.replace('_', ' '):<20}  {value}", file=sys.stderr)
         return 0
+    if arguments.output and os.path.isdir(arguments.output):
+        raise ValueError(f"--output must name a file when all is answered in this process, got the folder {arguments.output}")
     preparer = Preparer(identity["preprocessing"], max_pixels=arguments.max_pixels)
     with (
         ThreadPoolExecutor(1) as beside,
@@ -134,8 +136,12 @@ def run(arguments: argparse.Namespace, on_ray: OnRay) -> int:
 
 def _loaded(arguments: argparse.Namespace, weights: Callable[[], str]) -> "Predictor":
     with _kept_to_the_end():
-        from rdd.serving.predictor import Predictor  # and with it torch and open_clip: two seconds
+        import torch
 
+        from rdd.serving.predictor import Predictor  # and with it open_clip: two seconds in all
+
+        if arguments.device == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("--device is cuda and torch sees no GPU here; leave it out, or start this where one is")
         return Predictor.load(
             arguments.detector,
             weights=weights(),
@@ -233,6 +239,8 @@ def _check_for_ray(arguments: argparse.Namespace, images: int) -> None:
         raise ValueError(f"{many}; give --output DIRECTORY, where Ray writes Parquet and goes on after a kill")
     if arguments.format not in (None, "parquet") or BY_SUFFIX.get(os.path.splitext(arguments.output)[1].lower()):
         raise ValueError(f"{many}; --output must then be a directory, where Ray writes Parquet, got {arguments.output}")
+    if arguments.huggingface:
+        raise ValueError(f"{many}; --huggingface is for json lines, which Ray does not write")
     if arguments.explain is not None:
         raise ValueError(f"{many}; --explain takes fifty passes of the encoder for each image, give fewer images")
 

@@ -64,8 +64,23 @@ def test_what_is_no_file_to_read_has_its_reason(folder: Path) -> None:
     Path("named.csv").write_text("path\nphotos/dir.png\n")
     os.close(os.open(os.fsencode("photos") + b"/\xff.png", os.O_CREAT))
     expected = {"photos/\\xff.png": "not_utf8", "photos/pipe.png": "not_a_file", "photos/dir.png": "is_directory"}
-    assert reasons(UnlabelledSource(["photos", "photos/pipe.png", "named.csv"])) == expected
+    words = ["photos", "photos/pipe.png", "named.csv"]
+    assert reasons(UnlabelledSource(words)) == expected
+    assert reasons(UnlabelledSource(["photos/000.png", os.fsdecode(b"photos/\xff.png")])) == {"photos/\\xff.png": "not_utf8"}
     assert reasons(UnlabelledSource(["photos/000.png", "gone.png"])) == {"gone.png": "missing"}
+
+
+def test_a_folder_that_can_not_be_listed_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def locked(place: str) -> object:
+        if str(place).endswith("inner"):
+            raise PermissionError(13, "Permission denied", place)
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", locked)  # root may list everything
+    with pytest.raises(ValueError, match=r"inner can not be listed \(Permission denied\); give this user access"):
+        UnlabelledSource(["photos"])
 
 
 @pytest.mark.parametrize("word", ["gone.png", "*.gif", "empty", "nothing.csv", "gone/"])
