@@ -25,7 +25,7 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from ray.serve.schema import LoggingConfig
 
-from rdd import storage
+from rdd.known_weights import encoder_of, find_weights
 from rdd.on_ray.loopback import keep_replica_on_loopback
 from rdd.on_ray.serve_options import ServeOptions
 from rdd.serving.answer import Answer
@@ -110,9 +110,7 @@ class Decode:
 
     def __init__(self, detector: str, max_pixels: int) -> None:
         keep_replica_on_loopback()
-        place = storage.join(detector, "detector.json")
-        described = storage.read_json(place, dict, way_out="give the directory of a trained detector")
-        self._preparer = Preparer(described["encoder_identity"]["preprocessing"], max_pixels=max_pixels)
+        self._preparer = Preparer(encoder_of(detector)["preprocessing"], max_pixels=max_pixels)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")  # a picture of 64 million pixels takes 200 MB
 
     async def __call__(self, data: bytes, name: str | None) -> Prepared:
@@ -137,7 +135,7 @@ class Model:
         self._options, self._max_pixels = options, max_pixels
         self._predictor = Predictor.load(
             options.detector,
-            weights=options.weights,
+            weights=weights_of(options),
             device=options.device,
             precision=options.precision,
             max_pixels=max_pixels,
@@ -153,9 +151,9 @@ class Model:
     async def _score(self, images: list[Prepared], captions: list[str | None]) -> list[Answer]:
         return await self._in_thread(self._predictor.answers, images, captions)
 
-    async def explain(self, image: Prepared) -> dict[str, Any]:
+    async def explain(self, image: Prepared, caption: str | None) -> dict[str, Any]:
         """The explanation of a readable image."""
-        return await self._in_thread(explained, self._predictor, image)
+        return await self._in_thread(explained, self._predictor, image, caption)
 
     async def describe(self) -> dict[str, Any]:
         """The detector."""
@@ -198,6 +196,19 @@ class Model:
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """One at a time, beside the event loop that answers Ray's questions."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+
+def weights_of(options: ServeOptions) -> str:
+    """The file of the weights on this machine, or the tag by which open_clip brings them from the model hub.
+
+    Raises:
+        ValueError: there is no detector, or its weights are not here.
+        RuntimeError: the detector's description is torn.
+    """
+    identity = encoder_of(options.detector)
+    if options.weights == identity["pretrained"] and not os.path.exists(options.weights):
+        return options.weights
+    return find_weights(identity, options.weights)
 
 
 @serve.ingress()
@@ -251,8 +262,8 @@ class RayBackend:
         answer: Answer = await self._asked(lambda: self._model.remote(image, caption))
         return answer
 
-    async def explain(self, image: Prepared) -> dict[str, Any]:
-        found: dict[str, Any] = await self._asked(lambda: self._model.explain.remote(image))
+    async def explain(self, image: Prepared, caption: str | None) -> dict[str, Any]:
+        found: dict[str, Any] = await self._asked(lambda: self._model.explain.remote(image, caption))
         return found
 
     async def describe(self) -> dict[str, Any]:

@@ -31,8 +31,8 @@ def app(arguments: Mapping[str, Any]) -> "Application":
     known = [field.name for field in dataclasses.fields(ServeOptions)]
     if unknown := set(arguments) - set(known):
         raise ValueError(f"args must be among {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    if missing := {"detector", "weights"} - set(arguments):
-        raise ValueError(f"args must name detector and weights, got no {' and no '.join(sorted(missing))}")
+    if "detector" not in arguments:
+        raise ValueError("args must name the detector, got none; give the directory detector/ of a training run")
     options = ServeOptions(**arguments)
     settings = options.web_settings()
     if not settings.token and not options.without_token:

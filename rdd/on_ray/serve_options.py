@@ -13,8 +13,8 @@ class ServeOptions:
 
     detector: str
     """Directory of the detector, detector/ of a training run; local or on S3."""
-    weights: str
-    """File of the encoder's weights."""
+    weights: str = ""
+    """File of the encoder's weights, or the hub's tag for them; by default they are found by the SHA-256 in the detector."""
     device: str = "cpu"
     """Where the encoder runs: cpu, or cuda with one GPU for each replica."""
     precision: str = "fp32"
@@ -53,8 +53,7 @@ class ServeOptions:
             check(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         check(self.threads >= 0, "threads", "be at least 0", self.threads)
         check(0 <= self.batch_wait_s <= DAY_S, "batch_wait_s", f"lie in [0, {DAY_S}]", self.batch_wait_s)
-        for name in ("detector", "weights"):
-            check(bool(getattr(self, name)), name, "be given", "nothing")
+        check(bool(self.detector), "detector", "be given", "nothing")
 
     def web_settings(self) -> WebSettings:
         """Limits and the token.

@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from rdd.config import ClusterConfig
-from rdd.on_ray.deployments import DECODER_CPUS, MODEL_CPUS, NAME, application
+from rdd.on_ray.deployments import DECODER_CPUS, MODEL_CPUS, NAME, application, weights_of
 from rdd.on_ray.serve_options import ServeOptions
 from rdd.on_ray.session import ray_session
 from rdd.serving.web.settings import WebSettings
@@ -40,10 +40,11 @@ def serve_until_signalled(options: ServeOptions, settings: WebSettings, *, host:
         port: port to listen on.
 
     Raises:
-        ValueError: the port is taken, or this Ray is too small.
+        ValueError: the port is taken, this Ray is too small, or the detector or its weights are not here.
         RuntimeError: the application could not start.
     """
     _check_port(host, port)
+    weights_of(options)  # an error in a process of Ray would come minutes later, and in more words
     bundles = [{"CPU": MODEL_CPUS, "GPU": float(options.device == "cuda")}] * options.replicas
     bundles += [{"CPU": DECODER_CPUS}] * options.decoders
     with (

@@ -87,5 +87,5 @@ def test_without_a_token_or_with_an_unknown_setting_nothing_starts(monkeypatch: 
     assert app(arguments | {"token_file": str(tmp_path / "token")})
     with pytest.raises(ValueError, match="args must be among detector, .* got batchsize"):
         app(arguments | {"batchsize": 8})
-    with pytest.raises(ValueError, match="args must name detector and weights, got no weights"):
-        app({"detector": "d"})
+    with pytest.raises(ValueError, match="args must name the detector, got none"):
+        app({"weights": "openai"})

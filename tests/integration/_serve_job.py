@@ -13,18 +13,6 @@ from pathlib import Path
 import psutil
 from _served import ask
 
-_RUN = """
-import argparse, logging, sys
-from rdd.on_ray.serve import add_arguments, run
-from rdd.signals import signals_end_the_job
-logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-parser = argparse.ArgumentParser("rdd serve")
-add_arguments(parser)
-with signals_end_the_job("rdd serve"):
-    code = run(parser.parse_args())
-sys.exit(code)
-"""
-
 
 class ServeJob:
     """The process."""
@@ -59,7 +47,7 @@ class ServeJob:
 def serve_job(folder: Path, *words: str, environment: dict[str, str] | None = None) -> Iterator[ServeJob]:
     """Start it and wait until it serves; at the end none of its processes is left."""
     port, log = _free_port(), folder / "serve.log"
-    command = [sys.executable, "-c", _RUN, "--port", str(port), *words]
+    command = [sys.executable, "-m", "rdd.on_ray.main", "serve", "--port", str(port), *words]
     variables = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RDD_SERVE_TOKEN")}
     with log.open("wb") as file:
         process = subprocess.Popen(command, stderr=file, env=variables | (environment or {}), start_new_session=True)

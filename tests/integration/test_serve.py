@@ -38,7 +38,7 @@ def test_a_thousand_images_of_32_clients_are_answered_and_those_that_wait_when_i
     detector = saved_detector(tiny_model, tmp_path / "detector")
     files = photographs(1000, side=96)
     waiting = ["--batch-size", "8", "--batch-wait-s", "3"]  # of 32 clients a batch fills at once, and of the last ones never
-    with serve_job(tmp_path, "--detector", detector, "--weights", "random", *waiting) as job:
+    with serve_job(tmp_path, "--detector", detector, *waiting) as job:
         load = send_all(job.url, files, clients=32)
         assert (load.codes, load.mixed_up, load.failures) == ({200: 1000}, 0, [])
         expected = Predictor.load(detector, weights="random")
@@ -84,7 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(tiny_model: str, folder: Path) -> Iterator[ServeJob]:
     detector = saved_detector(tiny_model, folder / "detector")
     limits = ["--max-bytes", str(MAX_BYTES), "--max-pixels", str(MAX_PIXELS), "--max-queued", "4", "--retry-after-s", "1.5"]
-    words = ["--detector", detector, "--weights", "random", "--batch-size", "2", "--decoders", "1", *limits]
+    words = ["--detector", detector, "--batch-size", "2", "--decoders", "1", *limits]
     with serve_job(folder, *words) as started:
         yield started
 
@@ -161,7 +161,7 @@ def test_another_detector_is_taken_without_a_failed_image_and_a_torn_one_is_not(
 @pytest.mark.long
 def test_without_the_token_nothing_but_health_is_answered(tiny_model: str, tmp_path: Path) -> None:
     detector = saved_detector(tiny_model, tmp_path / "detector")
-    words = ["--detector", detector, "--weights", "random"]
+    words = ["--detector", detector]
     with serve_job(tmp_path, *words, environment={"RDD_SERVE_TOKEN": TOKEN}) as job:
         for path in ("/", "/model", "/metrics", "/docs", "/predict"):
             assert ask(job.url, "GET", path).status == 401

@@ -1,11 +1,11 @@
 """What the routes ask for answers: an interface, and its form inside this process, without Ray."""
 
 import asyncio
-import importlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from rdd.serving.answer import Answer
+from rdd.serving.explain import explain
 from rdd.serving.predictor import Predictor
 from rdd.serving.prepare import Prepared
 from rdd.serving.web.description import described
@@ -28,7 +28,7 @@ class Backend(Protocol):
             BusyError: too many wait.
         """
 
-    async def explain(self, image: Prepared) -> dict[str, Any]:
+    async def explain(self, image: Prepared, caption: str | None) -> dict[str, Any]:
         """The explanation of a readable image, as :meth:`rdd.serving.explain.Explanation.to_dict` gives it.
 
         Raises:
@@ -68,8 +68,9 @@ class LocalBackend:
             self._batches = asyncio.create_task(self._score_waiting())
         return await future
 
-    async def explain(self, image: Prepared) -> dict[str, Any]:
-        return await asyncio.get_running_loop().run_in_executor(self._scoring, explained, self._predictor, image)
+    async def explain(self, image: Prepared, caption: str | None) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._scoring, explained, self._predictor, image, caption)
 
     async def describe(self) -> dict[str, Any]:
         return described(self._predictor)
@@ -98,11 +99,9 @@ class LocalBackend:
                         future.set_result(answer)
 
 
-def explained(predictor: Predictor, image: Prepared) -> dict[str, Any]:
+def explained(predictor: Predictor, image: Prepared, caption: str | None) -> dict[str, Any]:
     """The explanation of a readable image."""
-    explain = importlib.import_module("rdd.serving.explain").explain  # what most requests do not ask for
-    found: dict[str, Any] = explain(predictor, image).to_dict()
-    return found
+    return explain(predictor, image, caption=caption).to_dict()
 
 
 def _set_all(futures: list[asyncio.Future[Answer]], error: Exception) -> None:

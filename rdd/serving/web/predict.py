@@ -108,7 +108,7 @@ def predict_route(
             answer = await backend.answer(image, upload.caption)
             if answer.error is not None:
                 raise _unusable(answer.error)
-            explanation = await backend.explain(image) if wishes.explain else None
+            explanation = await backend.explain(image, upload.caption) if wishes.explain else None
         metrics.image(answer, len(upload.data))
         if wishes.format == "huggingface":
             return JSONResponse(classification(answer))
