@@ -25,9 +25,9 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from ray.serve.schema import LoggingConfig
 
-from rdd.known_weights import encoder_of, find_weights
+from rdd.known_weights import encoder_of
 from rdd.on_ray.loopback import keep_replica_on_loopback
-from rdd.on_ray.serve_options import ServeOptions
+from rdd.on_ray.serve_options import ServeOptions, weights_of
 from rdd.serving.answer import Answer
 from rdd.serving.prepare import Prepared, Preparer
 from rdd.serving.web.app import build_app
@@ -196,19 +196,6 @@ class Model:
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """One at a time, beside the event loop that answers Ray's questions."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-
-
-def weights_of(options: ServeOptions) -> str:
-    """The file of the weights on this machine, or the tag by which open_clip brings them from the model hub.
-
-    Raises:
-        ValueError: there is no detector, or its weights are not here.
-        RuntimeError: the detector's description is torn.
-    """
-    identity = encoder_of(options.detector)
-    if options.weights == identity["pretrained"] and not os.path.exists(options.weights):
-        return options.weights
-    return find_weights(identity, options.weights)
 
 
 @serve.ingress()

@@ -2,14 +2,17 @@
 
 import argparse
 import dataclasses
+import functools
+import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from docstring_parser import parse_from_object
 
 from rdd.config.checks import check
-from rdd.on_ray.serve_options import ServeOptions
-from rdd.serving.web.settings import LEAST_TOKEN, TOKEN_VARIABLE
+from rdd.on_ray.serve_options import DRAIN_S, SHUTDOWN_S, ServeOptions, weights_of
+from rdd.serving.web.settings import LEAST_TOKEN, TOKEN_VARIABLE, WebSettings
+from rdd.signals import clean_up_may_take
 
 if TYPE_CHECKING:  # Ray takes seconds to import, and --help has no use for it
     from ray.serve import Application
@@ -55,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         else:
             shown = "" if field.default == "" else " (default: %(default)s)"
             parser.add_argument(name, type=type(field.default), default=field.default, help=help_line + shown)
+    parser.add_argument(
+        "--in-process",
+        action="store_true",
+        help="Serve in this process alone, without Ray: it starts in seconds, with one model and --decoders threads.",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: %(default)s, this machine alone).")
     parser.add_argument("--port", type=int, default=8000, help="Port to listen on (default: %(default)s).")
 
@@ -81,7 +89,49 @@ def run(arguments: argparse.Namespace) -> int:
             f"--host must be one of {', '.join(LOOPBACK)} where there is no token, got {arguments.host}; "
             f"set {TOKEN_VARIABLE}, give --token-file, or say with --without-token that everyone may ask"
         )
-    from rdd.on_ray.serving import serve_until_signalled
+    check_port(arguments.host, arguments.port)
+    weights = weights_of(options)  # an error in a process of Ray would come minutes later, and in more words
+    clean_up_may_take(DRAIN_S + SHUTDOWN_S)
+    if arguments.in_process:
+        _serve_in_process(options, settings, weights, arguments.host, arguments.port)
+    else:
+        from rdd.on_ray.serving import serve_on_ray
 
-    serve_until_signalled(options, settings, host=arguments.host, port=arguments.port)
+        serve_on_ray(options, settings, host=arguments.host, port=arguments.port)
     return 0
+
+
+def _serve_in_process(options: ServeOptions, settings: WebSettings, weights: str, host: str, port: int) -> None:
+    import torch
+
+    from rdd.serving.predictor import Predictor
+    from rdd.serving.web.in_process import serve_in_process
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    load = functools.partial(
+        Predictor.load,
+        options.detector,
+        weights=weights,
+        device=options.device,
+        precision=options.precision,
+        max_pixels=options.max_pixels,
+    )
+    serve_in_process(
+        load, settings, host=host, port=port, drain_s=DRAIN_S, decoders=options.decoders, batch_size=options.batch_size
+    )
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that is taken; Ray Serve would take minutes to say so.
+
+    Raises:
+        ValueError: it is.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"port {port} of {host} must be free, got: {error.strerror}; give another --port") from error

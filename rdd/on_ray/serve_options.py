@@ -1,10 +1,17 @@
 """What ``rdd serve`` serves, and on how much of the machine."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 
 from rdd.config.checks import DAY_S, check
+from rdd.known_weights import encoder_of, find_weights
 from rdd.serving.web.settings import WebSettings, read_token
+
+DRAIN_S = 60.0
+"""Seconds in which accepted images are answered once a signal has come."""
+SHUTDOWN_S = 30.0
+"""And so many more for Ray Serve to end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +70,16 @@ class ServeOptions:
         """
         names = {field.name for field in dataclasses.fields(WebSettings)} & {field.name for field in dataclasses.fields(self)}
         return WebSettings(**{name: getattr(self, name) for name in names}, token=read_token(self.token_file))
+
+
+def weights_of(options: ServeOptions) -> str:
+    """The file of the weights on this machine, or the tag by which open_clip brings them from the model hub.
+
+    Raises:
+        ValueError: there is no detector, or its weights are not here.
+        RuntimeError: the detector's description is torn.
+    """
+    identity = encoder_of(options.detector)
+    if options.weights == identity["pretrained"] and not os.path.exists(options.weights):
+        return options.weights
+    return find_weights(identity, options.weights)

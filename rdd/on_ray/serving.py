@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,23 +13,18 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from rdd.config import ClusterConfig
-from rdd.on_ray.deployments import DECODER_CPUS, MODEL_CPUS, NAME, application, weights_of
-from rdd.on_ray.serve_options import ServeOptions
+from rdd.on_ray.deployments import DECODER_CPUS, MODEL_CPUS, NAME, application
+from rdd.on_ray.serve_options import DRAIN_S, ServeOptions
 from rdd.on_ray.session import ray_session
 from rdd.serving.web.settings import WebSettings
-from rdd.signals import clean_up_may_take, signals_held
+from rdd.signals import signals_held
 
 logger = logging.getLogger(__name__)
 
-DRAIN_S = 60.0
-"""Seconds in which accepted images are answered once a signal has come."""
-
-_SHUTDOWN_S = 30.0
-"""And so many more for Ray Serve to end."""
 _LOOK_S = 0.2
 
 
-def serve_until_signalled(options: ServeOptions, settings: WebSettings, *, host: str, port: int) -> None:
+def serve_on_ray(options: ServeOptions, settings: WebSettings, *, host: str, port: int) -> None:
     """Serve; SIGTERM or SIGINT ends the process once what was accepted is answered, SIGHUP takes the detector anew.
 
     Args:
@@ -40,18 +34,15 @@ def serve_until_signalled(options: ServeOptions, settings: WebSettings, *, host:
         port: port to listen on.
 
     Raises:
-        ValueError: the port is taken, this Ray is too small, or the detector or its weights are not here.
+        ValueError: this Ray is too small.
         RuntimeError: the application could not start.
     """
-    _check_port(host, port)
-    weights_of(options)  # an error in a process of Ray would come minutes later, and in more words
     bundles = [{"CPU": MODEL_CPUS, "GPU": float(options.device == "cuda")}] * options.replicas
     bundles += [{"CPU": DECODER_CPUS}] * options.decoders
     with (
         _hang_ups() as hang_up,
         ray_session(ClusterConfig(), bundles, knobs="--replicas or --decoders"),
     ):
-        clean_up_may_take(DRAIN_S + _SHUTDOWN_S)
         try:
             _start(options, settings, host, port)
             logger.info("serving on http://%s:%d: the page at /, routes at /docs, Ctrl-C ends it", _shown(host), port)
@@ -63,17 +54,6 @@ def serve_until_signalled(options: ServeOptions, settings: WebSettings, *, host:
             _drain()
             with signals_held(handlers_replaced=True):
                 serve.shutdown()
-
-
-def _check_port(host: str, port: int) -> None:
-    """Ray Serve would take minutes to say so."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ValueError(f"port {port} of {host} must be free, got: {error.strerror}; give another --port") from error
 
 
 @contextlib.contextmanager

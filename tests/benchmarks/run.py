@@ -17,6 +17,7 @@ from measure import Group
 from node_figures import node_figures
 from report import report
 from scale_figures import scale_figures
+from serve_figures import serve_figures
 from training_figures import training_figures
 from tune_figures import tune_figures
 
@@ -29,6 +30,7 @@ GROUPS: dict[str, Group] = {
     "embedding": embedding_figures,
     "tune": tune_figures,
     "nodes": node_figures,
+    "serve": serve_figures,
     "import": lambda folder: [import_figure()],
 }
 

@@ -11,7 +11,7 @@ from _small_detector import detector_of
 
 from rdd.clip import ClipEncoder
 from rdd.on_ray.serve import add_arguments, run
-from rdd.on_ray.serve_options import ServeOptions
+from rdd.on_ray.serve_options import ServeOptions, weights_of
 from rdd.serving.web.settings import TOKEN_VARIABLE
 
 
@@ -82,8 +82,6 @@ def test_a_host_for_all_takes_a_token_or_the_word_that_none_is_wanted(monkeypatc
 
 
 def test_weights_are_a_file_the_hubs_tag_or_found(tiny_model: str, tmp_path: Path) -> None:
-    from rdd.on_ray.deployments import weights_of
-
     detector_of(ClipEncoder(tiny_model, "random")).save(str(tmp_path))
     assert weights_of(ServeOptions(detector=str(tmp_path))) == "random"
     assert weights_of(ServeOptions(detector=str(tmp_path), weights="random")) == "random"

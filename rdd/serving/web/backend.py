@@ -78,6 +78,20 @@ class LocalBackend:
     async def is_ready(self) -> bool:
         return True
 
+    @property
+    def version(self) -> str:
+        """Of the detector."""
+        return self._predictor.detector.version
+
+    def replace(self, predictor: Predictor) -> None:
+        """Answer with another predictor from the next batch on.
+
+        Raises:
+            ValueError: it takes images of another encoder, and some are prepared for the one before.
+        """
+        predictor.detector.check_encoder(self._predictor.detector.encoder_identity)
+        self._predictor = predictor
+
     def close(self) -> None:
         """End the threads."""
         self._decoding.shutdown(wait=False, cancel_futures=True)
