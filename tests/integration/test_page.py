@@ -8,12 +8,13 @@ import os
 import re
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from _answer_server import answer_server
+from _served import served
 from _signed_image import SIGNER, signed
 from _small_detector import detector_of
 from PIL import Image
@@ -22,6 +23,8 @@ from rdd.clip import ClipEncoder
 from rdd.serving.answer import NOTICE
 from rdd.serving.predictor import Predictor
 from rdd.serving.rows import ROWS
+from rdd.serving.web.app import build_app
+from rdd.serving.web.backend import LocalBackend
 from rdd.serving.web.description import RETENTION
 from rdd.serving.web.settings import WebSettings
 
@@ -38,6 +41,17 @@ pytestmark = [
 ]
 
 
+@contextmanager
+def answering(predictor: Predictor, settings: WebSettings) -> Iterator[str]:
+    """The address of a server, with a slash at the end."""
+    backend = LocalBackend(predictor, decoders=2, batch_size=8)
+    try:
+        with served(build_app(backend, settings)) as address:
+            yield f"{address}/"
+    finally:
+        backend.close()
+
+
 @pytest.fixture(scope="module")
 def predictor(tiny_model: str) -> Predictor:
     encoder = ClipEncoder(tiny_model, "random")
@@ -50,7 +64,7 @@ def predictor(tiny_model: str) -> Predictor:
 
 @pytest.fixture(scope="module")
 def address(predictor: Predictor) -> Iterator[str]:
-    with answer_server(predictor, WebSettings(max_bytes=150_000)) as address:
+    with answering(predictor, WebSettings(max_bytes=150_000)) as address:
         yield address
 
 
@@ -317,7 +331,7 @@ def test_a_detector_that_takes_captions_asks_for_one(visit, tiny_model: str, fil
     detector = detector_of(encoder, "shared")
     detector.use(encoder)
     detector.version = "6" * 64
-    with answer_server(Predictor(detector), WebSettings()) as address:
+    with answering(Predictor(detector), WebSettings()) as address:
         page = visit(address)
         page.set_input_files("#files", files.plain)
         page.get_by_label("Its caption or prompt").fill("a cat, by day")
@@ -327,7 +341,7 @@ def test_a_detector_that_takes_captions_asks_for_one(visit, tiny_model: str, fil
 
 
 def test_behind_a_token_the_browsers_own_window_is_enough(visit, predictor: Predictor, files: SimpleNamespace) -> None:
-    with answer_server(predictor, WebSettings(token=TOKEN)) as address:
+    with answering(predictor, WebSettings(token=TOKEN)) as address:
         page = visit(address, http_credentials={"username": "any", "password": TOKEN})
         page.set_input_files("#files", files.plain)
         page.locator(".verdict").wait_for()

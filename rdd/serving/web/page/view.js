@@ -96,7 +96,7 @@ export class View {
     const button = this.#button("Explain", () => this.#explain(item, button, place));
     const text =
       "Which parts of the picture the score rests on, and the nearest training images. The server covers one part after " +
-      "another and looks at each copy, which takes many times as long as the verdict: seconds, or a minute on a slow server.";
+      "another and looks at each copy, which takes many times as long as the verdict: some seconds, or minutes where it has much to do.";
     const hint = element("p", { class: "muted", id: "explain-hint" }, text);
     button.setAttribute("aria-describedby", "explain-hint");
     if (item.explanation) place.append(explanation(item.explanation));
