@@ -218,6 +218,8 @@ def test_many_images_make_a_table_and_a_csv(visit, address: str, files: SimpleNa
     page.get_by_role("button", name="Score").click()
     scores = [text for text in page.locator("#rows td:nth-child(4)").all_inner_texts() if text]
     assert scores == sorted(scores, key=float, reverse=True)
+    placed = [row.inner_text() for row in page.locator("#rows th").all()].index("a cat.png") + 1
+    assert page.get_by_text(f"{placed} of 7", exact=True).is_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download as CSV").click()
     lines = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig"), newline="")))

@@ -15,7 +15,7 @@ export function listen({ button, input, isOpen }, onFiles, onNothing) {
   listenForDrops(isOpen, onFiles, onNothing);
   let pasted = 0;
   document.addEventListener("paste", (event) => {
-    if (!isOpen() || event.target.closest("input, textarea")) return;
+    if (!isOpen() || event.target.closest?.("input, textarea")) return;
     event.preventDefault();
     const files = [...event.clipboardData.files];
     if (files.length === 0) onNothing("The clipboard holds no image: copy an image, or a file, and paste it again.");

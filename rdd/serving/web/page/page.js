@@ -14,7 +14,7 @@ const say = (text) => (part("status").textContent = text);
 
 let model = null; // what the server says of its detector; nothing is sent before it is known
 let asked = []; // what the queue was last given, to say how far it is
-const table = new Table(part("list").querySelector("table"), (item) => choose(item));
+const table = new Table(part("list").querySelector("table"), (item) => choose(item), place);
 const queue = new Queue(ask, finished);
 const view = new View(part("details"), { say, step, toList: () => table.focus(view.item), askAgain });
 

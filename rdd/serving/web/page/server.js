@@ -2,7 +2,6 @@
 
 import { bytes } from "./words.js";
 
-const LONGEST_WAIT_S = 60;
 const BUSY = [429, 503];
 const LASTING = [400, 413, 422]; // what is wrong with the file itself
 
@@ -88,7 +87,7 @@ async function said(response) {
 function delay(header) {
   if (header === null) return null;
   const seconds = /^\d+$/.test(header) ? Number(header) : (Date.parse(header) - Date.now()) / 1000;
-  return Number.isNaN(seconds) ? null : Math.min(LONGEST_WAIT_S, Math.max(0.2, seconds));
+  return Number.isNaN(seconds) ? null : Math.max(0.2, seconds);
 }
 
 /** Waits, unless it is called off; some time more by chance, so that waiting requests do not all come back at once. */

@@ -19,8 +19,10 @@ export class Table {
   /**
    * @param {HTMLTableElement} table
    * @param {function(Object)} onChosen called with the item whose row was clicked
+   * @param {function()} onSorted called when the rows have another order
    */
-  constructor(table, onChosen) {
+  constructor(table, onChosen, onSorted) {
+    this.onSorted = onSorted;
     this.body = table.tBodies[0];
     this.heads = [...table.tHead.querySelectorAll("th[data-key]")];
     this.body.addEventListener("click", (event) => {
@@ -74,6 +76,7 @@ export class Table {
       return compared(KEYS[key](this.#rows.get(one)), KEYS[key](this.#rows.get(other)), direction);
     });
     this.body.append(...rows);
+    this.onSorted();
   }
 
   #turn(head) {
