@@ -19,7 +19,7 @@ from rdd.config import Config
 from rdd.config.help import help_text
 from rdd.config.parse import parse_config, settings_of, to_yaml
 from rdd.config.secrets import without_password
-from rdd.config.stages import Stage, require
+from rdd.config.stages import Stage, check_registers, require
 from rdd.signals import GOES_ON, is_ending, signals_end_the_job
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ def _summary(stage: Stage, work: Work, description: str | None, track: bool, mod
     if len(flags) > 1:
         raise ValueError(f"only one of {', '.join(modes)} can be given, got {' '.join(flags)}")
     require(stage, config)
+    check_registers(stage, config)
     chosen = modes[flags[0]][0] if flags else work
     summary = {"job": stage.name, **chosen(config)}
     if track and not flags:

@@ -67,12 +67,13 @@ def note_weights(digest: str, path: str) -> None:
         logger.warning("no note of %s could be left in %s (%s); give it by --weights where it is asked for", path, place, error)
 
 
-def find_weights(identity: Mapping[str, Any], given: str = "") -> str:
+def find_weights(identity: Mapping[str, Any], given: str = "", *, option: str = "--weights") -> str:
     """The file of an encoder's weights on this machine, found by their SHA-256.
 
     Args:
         identity: fields of an :class:`rdd.encoder_identity.EncoderIdentity`, as a detector keeps them.
         given: the file, where the user names it; no other is looked for.
+        option: what names it, for errors.
 
     Returns:
         The file's absolute path, or ``random`` for seeded weights, which lie in no file.
@@ -82,7 +83,7 @@ def find_weights(identity: Mapping[str, Any], given: str = "") -> str:
     """
     digest = identity["weights_sha256"]
     if given:
-        return _checked(given, digest)
+        return _checked(given, digest, option)
     if identity["pretrained"] == RANDOM:
         return RANDOM
     for path in _candidates(identity):
@@ -91,18 +92,18 @@ def find_weights(identity: Mapping[str, Any], given: str = "") -> str:
     raise ValueError(
         f"the weights of {identity['model']} that the detector was trained with ({identity['pretrained']}, sha256 "
         f"{digest[:12]}...) are not among those that jobs/weights.py has noted in {notes_path()}, nor in ./{BESIDE}; give "
-        "their file by --weights, or fetch them: python jobs/weights.py --config FILE.yaml, with the config of the training"
+        f"their file by {option}, or fetch them: python jobs/weights.py --config FILE.yaml, with the config of the training"
     )
 
 
-def _checked(given: str, digest: str) -> str:
+def _checked(given: str, digest: str, option: str) -> str:
     path = os.path.abspath(os.path.expanduser(given))
     if not os.path.isfile(path):
         raise ValueError(f"no file of weights at {given}")
     if (found := digest_of(path)) != digest:
         raise ValueError(
             f"{given} holds other weights (sha256 {found[:12]}...) than the detector was trained with ({digest[:12]}...); "
-            "give those, or leave --weights out to look for them"
+            f"give those, or leave {option} out to look for them"
         )
     return path
 

@@ -20,7 +20,8 @@ class ExportConfig:
     """Any of head.onnx and head.pt2, which take features of images, and detector.onnx and detector.pt2, which take their
     pixels; onnx is for ONNX runtimes, pt2 for torch.export.load."""
     weights: str = ""
-    """File of the encoder's weights, which detector.onnx and detector.pt2 contain; needed for these two alone."""
+    """File of the encoder's weights, which detector.onnx and detector.pt2 contain; by default looked for by their SHA-256 among
+    what jobs/weights.py wrote."""
     without_text: bool = False
     """Export a detector of model.text_dropout for images alone; the vector that it has learned stands in for their text."""
     tolerance: float = 4e-5

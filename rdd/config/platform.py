@@ -1,5 +1,6 @@
 """Settings of where a job runs and where it is tracked."""
 
+import re
 from dataclasses import dataclass
 
 from rdd.config.checks import DAY_S, check
@@ -49,9 +50,21 @@ class TrackingConfig:
     """Experiment of the runs."""
     run_name: str = ""
     """Name of the run; by default that of its directory."""
+    register: str = ""
+    """Name in MLflow's registry of models under which jobs/train.py registers its detector; empty to register nothing."""
+    register_alias: str = "champion"
+    """Alias that then points to the new version, as in models:/NAME@champion: letters, digits, _ and -; neither latest nor such
+    as v1."""
 
     def __post_init__(self) -> None:
         check(bool(self.experiment), "tracking.experiment", "name an experiment", repr(self.experiment))
+        allowed = not re.search(r"[/:'\"]", self.register) and self.register == self.register.strip()
+        check(allowed, "tracking.register", "be a name without / : and quotes", repr(self.register))
+        check(self.enabled or not self.register, "tracking.register", "be empty when tracking.enabled is false", self.register)
+        alias = self.register_alias
+        free = re.fullmatch(r"[\w-]{1,255}", alias) and alias.lower() != "latest" and not re.fullmatch(r"[vV]\d+", alias)
+        named = "be letters, digits, _ and -, and neither latest nor such as v1"
+        check(bool(free), "tracking.register_alias", named, repr(alias))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,8 @@ class Stage:
     """File of the output directory that is written last."""
     result_shape: Shape = field(default_factory=dict)
     """What it must hold for whoever reads it."""
+    registers: bool = False
+    """Whether it makes the detector that ``tracking.register`` is about."""
     compared_as: tuple[Literal["row", "seed", "trial", "training", "round"], ...] = ()
     """Kinds of the stage's MLflow runs that have a page to compare them on."""
 
@@ -204,6 +206,7 @@ TRAIN = Stage(
     required={"train.output": "the run directory to write", "features.path": "the features to train on"},
     may_change=_OF_A_RUN,
     result_shape={"test": _REPORT, "validation_auroc": NUMBER, "best_epoch": int, "history": list},
+    registers=True,
     compared_as=("training",),
 )
 
@@ -379,6 +382,7 @@ DEMO = Stage(
     also_reads=("scaling", "tracking", "cluster", "audit"),
     in_help=(),
     required={"train.output": "the run directory to write"},
+    registers=True,
 )
 
 
@@ -391,3 +395,20 @@ def require(stage: Stage, config: Config) -> None:
     for path, what in stage.required.items():
         if not leaf_of(config, path):
             raise ValueError(f"{path} must name {what}, got nothing")
+
+
+def check_registers(stage: Stage, config: Config) -> None:
+    """Refuse to register a detector in a job that makes none, or many.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    name = config.tracking.register
+    if name and not stage.registers:
+        raise ValueError(
+            f"tracking.register must be empty in jobs/{stage.name}.py, got {name}; jobs/train.py registers detectors"
+        )
+    if name and config.train.cross_validate:
+        raise ValueError(
+            f"tracking.register must be empty when train.cross_validate is true, got {name}; register one training"
+        )

@@ -33,12 +33,13 @@ from rdd.progress import StallClock
 from rdd.runs.audit import audit_training
 from rdd.runs.directory import RunDirectory
 from rdd.runs.local_context import LocalContext
+from rdd.runs.logged_model import log_model
 from rdd.runs.make_detector import make_detector
 from rdd.runs.report import PAGE, leave_report
 from rdd.runs.stage import begun, finished
 from rdd.tracking.changes import CHANGES, changes
 from rdd.tracking.run_metrics import log_epoch, result_metrics
-from rdd.tracking.tracker import Tracker
+from rdd.tracking.tracker import Tracker, check_tracking, tracked
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,10 @@ def run_training(config: Config, *, child: Tracker | None = None) -> dict[str, A
         RuntimeError: the work failed or stalled.
     """
     require(TRAIN, config)
+    check_tracking(config.tracking)
     if not config.train.cross_validate and (summary := _finished(config, storage.absolute(config.train.output))) is not None:
+        if child is None:
+            _register(config, RunDirectory(summary["run_dir"]))
         return summary
     check_inputs(config.features)  # refused before Ray is started or waited for
     scaling = config.scaling
@@ -122,6 +126,8 @@ def _train_run(
         stage.tracker.artefacts(run.figures, "figures")
         leave_report(output, metrics, config.report)
         stage.tracker.artefacts(output, "report", only=(PAGE,))
+        if child is None:
+            log_model(stage.tracker, config.tracking, run.detector)
         stage.finish(metrics)
     return _summary(run, metrics)
 
@@ -136,6 +142,13 @@ def _finished(config: Config, output: str) -> dict[str, Any] | None:
     if (identity := identity_if_there(config.features.path)) is not None:
         run.check_features(identity)
     return _summary(run, metrics)
+
+
+def _register(config: Config, run: RunDirectory) -> None:
+    """Register the detector of a finished run, where the command has come to ask for it."""
+    if config.tracking.register:
+        with tracked(config.tracking, job=TRAIN.name, output=run.path) as tracker:
+            log_model(tracker, config.tracking, run.detector)
 
 
 def check_features(config: Config, table: FeatureTable) -> None:

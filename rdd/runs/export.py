@@ -15,6 +15,7 @@ from rdd.detector import Detector
 from rdd.export.description import description
 from rdd.export.export import export_files
 from rdd.export.modules import folded_head
+from rdd.known_weights import find_weights
 from rdd.runs.stage import begun, finished
 from rdd.tracking.run_metrics import rounded
 
@@ -61,19 +62,14 @@ def _encoder(detector: Detector, config: Config) -> ClipEncoder | None:
     """The detector's encoder in float32 on the CPU, where a file with the tower is asked for.
 
     Raises:
-        ValueError: no weights are named, or others than the detector was trained with.
+        ValueError: its weights are not found, or others were given.
     """
     options = config.export
     if not options.with_tower and not options.weights:
         return None
     identity = detector.encoder_identity
-    if not options.weights:
-        raise ValueError(
-            f"export.weights must name the weights of the encoder {identity['model']} (sha256 "
-            f"{identity['weights_sha256'][:12]}...), which detector.onnx and detector.pt2 contain, got nothing; "
-            "jobs/weights.py writes such a file, and export.files [head.onnx, head.pt2] needs none"
-        )
-    encoder = ClipEncoder(identity["model"], options.weights, normalize=identity["normalized"])
+    weights = find_weights(identity, options.weights, option="--export.weights")
+    encoder = ClipEncoder(identity["model"], weights, normalize=identity["normalized"])
     detector.check_encoder(asdict(encoder.identity))
     return encoder
 

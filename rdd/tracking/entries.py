@@ -9,8 +9,9 @@ from typing import Any, Literal
 from rdd import storage
 from rdd.config.secrets import without_password
 from rdd.provenance import git_commit
+from rdd.tracking.models import send_model, send_version
 
-What = Literal["begin", "params", "metrics", "artefacts", "tags", "end"]
+What = Literal["begin", "params", "metrics", "artefacts", "tags", "model", "register", "end"]
 
 SHAPE = {"what": str, "values": dict, "run": {"job": str, "place": str, "name": str, "tags": dict, "parent": object}}
 """Of an entry that is written down."""
@@ -132,5 +133,7 @@ _SENDERS: dict[What, Callable[[Any, str, Mapping[str, Any]], None]] = {
     "metrics": _metrics,
     "artefacts": _artefacts,
     "tags": _tags,
+    "model": send_model,
+    "register": send_version,
     "end": lambda client, run_id, values: client.set_terminated(run_id, values["status"]),
 }

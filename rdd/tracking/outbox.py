@@ -110,7 +110,7 @@ class Outbox:
             try:
                 entry.send(self._client, self.id_of(entry.run))
             except Exception as error:  # whatever its store raises: a database, a server, a bucket
-                if not _is_refusal(error):
+                if not is_refusal(error):
                     if self._away is None:
                         logger.warning("MLflow does not answer, logging later: %s", in_words(error))
                     return
@@ -174,7 +174,7 @@ def _kept_entries(file: str) -> list[Entry]:
     return [Entry.from_json(written) for written in kept["entries"]]
 
 
-def _is_refusal(error: Exception) -> bool:
+def is_refusal(error: Exception) -> bool:
     """Whether a server answered that it will never take this (HTTP 4xx), so that trying again is of no use."""
     from mlflow.exceptions import MlflowException
     from requests import HTTPError

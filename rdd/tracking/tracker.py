@@ -17,7 +17,7 @@ from rdd.config import TrackingConfig
 from rdd.config.secrets import without_password
 from rdd.signals import signals_held
 from rdd.tracking.entries import Entry, RunIdentity, What, runs_of
-from rdd.tracking.outbox import Outbox, in_words, kept_file
+from rdd.tracking.outbox import Outbox, in_words, is_refusal, kept_file
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,12 @@ class Tracker(Protocol):
     def tags(self, values: Mapping[str, str]) -> None:
         """Mark the run."""
 
+    def model(self, path: str, name: str, version: str, described: Mapping[str, Any]) -> None:
+        """Log a local or S3 directory as a model, described as :func:`rdd.tracking.models.send_model` takes it."""
+
+    def register(self, version: str, name: str, alias: str) -> None:
+        """Register the model of that version under a name, and let the alias point to it."""
+
     def child(self, name: str, output: str, kind: Kind) -> "Tracker":
         """A run below this one, begun when something is logged; the same output directory gets the same run."""
 
@@ -67,6 +73,12 @@ class NullTracker:
         """Nothing."""
 
     def tags(self, values: Mapping[str, str]) -> None:
+        """Nothing."""
+
+    def model(self, path: str, name: str, version: str, described: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def register(self, version: str, name: str, alias: str) -> None:
         """Nothing."""
 
     def child(self, name: str, output: str, kind: Kind) -> Tracker:
@@ -109,6 +121,15 @@ class MlflowTracker:
     def tags(self, values: Mapping[str, str]) -> None:
         """Mark the run."""
         self._send("tags", dict(values))
+
+    def model(self, path: str, name: str, version: str, described: Mapping[str, Any]) -> None:
+        """Log a local or S3 directory as a model, described as :func:`rdd.tracking.models.send_model` takes it."""
+        values = {"path": storage.absolute(path), "name": name, "version": version, "described": dict(described)}
+        self._send("model", values)
+
+    def register(self, version: str, name: str, alias: str) -> None:
+        """Register the model of that version under a name, and let the alias point to it."""
+        self._send("register", {"version": version, "register": name, "alias": alias})
 
     def child(self, name: str, output: str, kind: Kind) -> Tracker:
         """A run below this one; the same output directory gets the same run."""
@@ -221,6 +242,30 @@ def add_artefacts(config: TrackingConfig, output: str, name: str, *, only: Colle
     if not runs:
         logger.info("MLflow at %s has no run of %s", without_password(tracking_uri(config)), output)
     return len(runs)
+
+
+def check_tracking(config: TrackingConfig) -> None:
+    """Refuse to register models where that can not be done, before any work.
+
+    Raises:
+        ValueError: naming what MLflow says.
+    """
+    if not config.enabled or not config.register:
+        return
+    said, client = "it can not be opened", _client(config)
+    if client is not None:
+        try:
+            with signals_held():
+                client.search_registered_models(max_results=1)
+            return
+        except Exception as error:  # whatever its store raises
+            if not is_refusal(error) and getattr(error, "error_code", None) != "FEATURE_DISABLED":
+                return  # it is away, and what is logged waits for it
+            said = in_words(error)
+    place = without_password(tracking_uri(config))
+    raise ValueError(
+        f"tracking.register must be empty where models can not be registered, got {config.register}; {place}: {said}"
+    )
 
 
 def tracking_uri(config: TrackingConfig) -> str:
