@@ -1,9 +1,9 @@
 """``rdd serve --in-process``: one process without Ray that takes new detectors and answers what it has accepted."""
 
-import time
 import hashlib
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
