@@ -117,6 +117,7 @@ def run(arguments: argparse.Namespace, on_ray: OnRay) -> int:
     index = source.index()
     if index.num_rows > arguments.here_up_to:
         _check_for_ray(arguments, index.num_rows)
+        logger.info("%d images go to Ray; stopped, the same command goes on where it was", index.num_rows)
         for name, value in on_ray(arguments, fetch).items():
             print(f"  {name.replace('_', ' '):<20}  {value}", file=sys.stderr)
         return 0

@@ -1,4 +1,7 @@
+import functools
 import os
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -122,6 +125,22 @@ def test_addresses_are_refused_unless_fetching_is_allowed(folder: Path) -> None:
         UnlabelledSource(["web.csv"])
     found = reasons(UnlabelledSource(["web.csv"], fetch=FetchConfig(contact="me@example.org")))
     assert found["http://127.0.0.1:9/a.png"] == "refused_address"
+
+
+def test_addresses_are_fetched_where_that_is_allowed(folder: Path) -> None:
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder / "photos"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        Path("web.csv").write_text(f"url,caption\n{address}/000.png,a dog\n{address}/gone.png,\n{address}/notes.txt,\n")
+        fetch = FetchConfig(contact="me@example.org", allow_loopback=True)
+        found = read(UnlabelledSource(["web.csv"], fetch=fetch))
+        server.shutdown()
+    image = found[f"{address}/000.png"]
+    assert isinstance(image, RawRecord)
+    assert (image.images, image.text_original) == ([(folder / "photos" / "000.png").read_bytes()], "a dog")
+    failed = [record.reason for record in found.values() if isinstance(record, RejectedRecord)]
+    assert failed == ["http_404", "not_an_image"]
 
 
 def test_everything_may_lie_on_s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
