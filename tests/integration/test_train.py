@@ -309,6 +309,8 @@ def test_mlflow_holds_the_run_and_its_files(config: Config, features: Path) -> N
     assert run.data.tags["mlflow.source.git.commit"]
     assert run.data.tags["rdd.features_manifest_sha256"]
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"audit", "detector", "figures", "report"}
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    assert (model.name, str(model.status), model.source_run_id) == ("model", "READY", run.info.run_id)
 
 
 def test_a_tracking_server_that_is_away_does_not_end_a_run(config: Config, caplog) -> None:
