@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,17 +82,24 @@ def own_images(folder: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_every_line_runs_from_top_to_bottom(copy: Path) -> None:
+def test_every_line_runs_from_top_to_bottom(copy: Path, request: pytest.FixtureRequest) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
     environment["PATH"] = environment["PATH"].replace(str(Path(sys.prefix) / "bin"), "")  # a new shell has not activated it
     activate = ". .venv/bin/activate\n"
+    server = ExitStack()  # is closed by the first block that asks nothing of it
+    request.addfinalizer(server.close)
     for kind, block in BLOCKS:
         if kind == "sh aws":
             continue
+        if "curl" not in block:
+            server.close()
         if "my_images" in block and not (copy / "my_images").exists():
             own_images(copy)
         if "make ui" in block:
             serve(copy, environment)
+            continue
+        if "rdd serve" in block:
+            server.enter_context(answering(f"{activate}exec {block}", copy, environment))
             continue
         script = block if "make " in block or block == activate else activate + block
         words = ["bash", "-euc", script]
@@ -98,6 +107,31 @@ def test_every_line_runs_from_top_to_bottom(copy: Path) -> None:
             words = ["bash", "-euc", f"{activate}exec python - <<'END'\n{block}END"]
         done = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=1200)
         assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@contextmanager
+def answering(script: str, copy: Path, environment: dict[str, str]) -> Iterator[None]:
+    """The server of images, from when it is ready; its port is that of the README."""
+    with open(copy / "serve.log", "w") as log:
+        process = subprocess.Popen(["bash", "-euc", script], cwd=copy, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for("http://127.0.0.1:8000/readyz", process, copy / "serve.log")
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 143
+
+
+def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 240
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
 
 
 def serve(copy: Path, environment: dict[str, str]) -> None:
@@ -109,15 +143,7 @@ def serve(copy: Path, environment: dict[str, str]) -> None:
     with open(copy / "ui.log", "w") as log:
         process = subprocess.Popen(words, cwd=copy, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-                break
-            except OSError:
-                assert process.poll() is None, (copy / "ui.log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
+        wait_for(f"http://127.0.0.1:{port}/health", process, copy / "ui.log")
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
