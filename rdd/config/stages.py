@@ -339,7 +339,7 @@ EXPORT = Stage(
     sections=("export",),
     in_help=("export",),
     required={"export.output": "the directory to write", "export.detector": "the directory of the detector"},
-    may_change=frozenset({"export.output", "export.detector", "export.weights"}),  # both known by their hashes
+    may_change=frozenset({"export.output", "export.detector", "export.weights", "export.tolerance"}),  # known by their hashes
     result_file="export.json",
     result_shape={"model_version": str, "files": dict},
 )
