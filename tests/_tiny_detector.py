@@ -1,29 +1,15 @@
 """A detector on a tiny CLIP whose weights lie in a file, and images to try it on."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
+from _small_detector import detector_of
 from PIL import Image
 from safetensors.torch import save_file
 
-from rdd.bands import Bands, ConformalSet
-from rdd.calibration import Calibration
 from rdd.clip import ClipEncoder
 from rdd.detector import Detector
-from rdd.model import DetectorHead
-
-BANDS = Bands(
-    likely_real_to=-0.5,
-    likely_generated_from=0.5,
-    between="neither",
-    false_positive_rate=0.01,
-    false_negative_rate=0.05,
-    real_records=99,
-    generated_records=99,
-    conformal=(ConformalSet(level=0.9, real_below=-0.5, generated_above=0.5),),
-)
 
 
 @dataclass(frozen=True)
@@ -50,17 +36,8 @@ def write_tiny_detector(folder: Path, model: str) -> TinyDetector:
     weights = folder / "tiny.safetensors"
     visual = ClipEncoder(model, "random")._tower.visual.state_dict()
     save_file({f"visual.{name}": tensor.contiguous() for name, tensor in visual.items()}, weights)
-    torch.manual_seed(0)
-    config = {"in_features": 32, "hidden": 8, "layers": 1, "dropout": 0.1, "activation": "relu"}
-    Detector(
-        head=DetectorHead(**config).eval(),
-        head_config=config,
-        inputs={"projected": 32},
-        encoder_identity=asdict(ClipEncoder(model, str(weights)).identity),
-        text_mode="none",
-        calibration=Calibration(threshold=0.25, false_positive_rate=0.05, slope=2.0, offset=-1.0, prior=0.5, bands=BANDS),
-        metrics={"test": {"true_positive_rate": 0.9, "true_positive_rate_interval": [0.8, 0.95], "false_positive_rate": 0.05}},
-    ).save(str(folder / "detector"))
+    metrics = {"true_positive_rate": 0.9, "true_positive_rate_interval": [0.8, 0.95], "false_positive_rate": 0.05}
+    replace(detector_of(ClipEncoder(model, str(weights))), metrics={"test": metrics}).save(str(folder / "detector"))
     return TinyDetector(str(folder / "detector"), str(weights))
 
 

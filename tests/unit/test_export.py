@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from _small_detector import BANDS
 from _tiny_clip import TINY
 from PIL import Image
 
-from rdd.bands import Bands
 from rdd.calibration import Calibration
 from rdd.clip import ClipEncoder
 from rdd.config import Config
@@ -24,15 +24,6 @@ from rdd.export.modules import PixelsToLogits, folded_head
 from rdd.model import DetectorHead
 from rdd.runs.export import run_export
 
-BANDS = Bands(
-    likely_real_to=-0.5,
-    likely_generated_from=0.5,
-    between="both",
-    false_positive_rate=0.05,
-    false_negative_rate=0.05,
-    real_records=99,
-    generated_records=99,
-)
 ONE, TWO = {"projected": 32}, {"block_1": 32, "projected": 32}
 HEADS: dict[str, tuple[dict[str, Any], dict[str, int], str, bool]] = {
     "linear": ({"layers": 0, "standardize": True}, ONE, "none", False),

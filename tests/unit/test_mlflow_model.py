@@ -10,45 +10,22 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from _small_detector import detector_of
 from mlflow import MlflowClient
 from PIL import Image
 
-from rdd.bands import Bands
-from rdd.calibration import Calibration
 from rdd.clip import ClipEncoder
 from rdd.config import Config, TrackingConfig
 from rdd.config.parse import override
 from rdd.config.stages import EVALUATE, TRAIN, check_registers
 from rdd.detector import Detector
-from rdd.model import DetectorHead
 from rdd.runs.logged_model import log_model
 from rdd.serving.mlflow_model import described_model
 from rdd.tracking.tracker import check_tracking, tracked
 
-BANDS = Bands(
-    likely_real_to=-0.5,
-    likely_generated_from=0.5,
-    between="both",
-    false_positive_rate=0.05,
-    false_negative_rate=0.05,
-    real_records=99,
-    generated_records=99,
-)
-
 
 def write_detector(encoder: ClipEncoder, path: Path, **changes: Any) -> Detector:
-    torch.manual_seed(0)
-    config = {"in_features": 32, "hidden": 8, "layers": 1, "dropout": 0.1, "activation": "relu"}
-    detector = Detector(
-        head=DetectorHead(**config).eval(),
-        head_config=config,
-        inputs={"projected": 32},
-        encoder_identity=asdict(encoder.identity),
-        text_mode="none",
-        calibration=Calibration(threshold=0.0, false_positive_rate=0.05, slope=2.0, offset=0.0, prior=0.5, bands=BANDS),
-    )
-    detector = replace(detector, **changes)
+    detector = replace(detector_of(encoder), **changes)
     detector.save(str(path))
     return detector
 
