@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from ray.serve.schema import LoggingConfig
 
 from rdd.config import ClusterConfig
 from rdd.on_ray.deployments import DECODER_CPUS, MODEL_CPUS, NAME, application
+from rdd.on_ray.proxy import CALLBACK
 from rdd.on_ray.serve_options import DRAIN_S, ServeOptions
 from rdd.on_ray.session import ray_session
 from rdd.serving.web.settings import WebSettings
@@ -37,6 +39,8 @@ def serve_on_ray(options: ServeOptions, settings: WebSettings, *, host: str, por
         ValueError: this Ray is too small.
         RuntimeError: the application could not start.
     """
+    for name, value in CALLBACK.items():
+        os.environ.setdefault(name, value)
     bundles = [{"CPU": MODEL_CPUS, "GPU": float(options.device == "cuda")}] * options.replicas
     bundles += [{"CPU": DECODER_CPUS}] * options.decoders
     with (

@@ -10,6 +10,7 @@ from _kuberay_schema import MANIFESTS
 from ray.serve._private.build_app import build_app
 from ray.serve.schema import ServeDeploySchema
 
+from rdd.on_ray.proxy import CALLBACK
 from rdd.on_ray.serve import app
 from rdd.serving.web.settings import TOKEN_VARIABLE
 
@@ -75,6 +76,8 @@ def test_the_pod_is_ready_when_the_model_is() -> None:
     assert probe["path"] == "/readyz"
     assert {port["name"]: port["containerPort"] for port in container["ports"]}[probe["port"]] == CONFIG["http_options"]["port"]
     assert {"secretRef": {"name": "rdd-serve-token"}} in container["envFrom"]
+    ((name, value),) = CALLBACK.items()
+    assert {"name": name, "value": value} in container["env"]
 
 
 def test_without_a_token_or_with_an_unknown_setting_nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from _small_detector import detector_of
 from _started_node import Node, free_port, head
 
 from rdd.clip import ClipEncoder
+from rdd.on_ray.proxy import CALLBACK
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -65,10 +66,11 @@ def test_serve_deploy_takes_another_detector_without_a_failed_image(tiny_model: 
         object.__setattr__(detector.calibration, "offset", float(offset))
         detector.save(str(folder))
     config, url = config_for(folders[0], port := free_port()), f"http://127.0.0.1:{port}"
-    with head(tmp_path, {"RDD_SERVE_TOKEN": TOKEN}, num_cpus="2") as node:
+    with head(tmp_path, {"RDD_SERVE_TOKEN": TOKEN, **CALLBACK}, num_cpus="2") as node:
         deploy(node, config, tmp_path)
         wait_until_ready(url)
         assert ask(url, "POST", "/predict", good_image()).reason == "token"
+        assert ask(url, "GET", "/-/routes").status == 404
         first = ask(url, "GET", "/model", headers=BEARER).json["model_version"]
         before = models(node)
 

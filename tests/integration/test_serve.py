@@ -168,6 +168,7 @@ def test_without_the_token_nothing_but_health_is_answered(tiny_model: str, tmp_p
         assert ask(job.url, "POST", "/predict", good_image()).reason == "token"
         assert ask(job.url, "POST", "/predict", good_image(), {"Authorization": f"Bearer {TOKEN}"}).status == 200
         assert ask(job.url, "GET", "/healthz").status == 200
+        assert (ask(job.url, "GET", "/-/routes").status, ask(job.url, "GET", "/-/healthz").status) == (404, 200)
         shown = [" ".join(one.cmdline()) for one in psutil.process_iter() if one.is_running()]
         assert not [line for line in shown if TOKEN in line]
         with socket.create_connection(("127.0.0.1", int(job.url.rpartition(":")[2]))):
