@@ -175,8 +175,8 @@ finally:
 
 def test_cleaning_up_has_an_end(tmp_path: Path) -> None:
     body = """
-import rdd.signals
-rdd.signals.CLEAN_UP_S = 1.0
+from rdd.signals import clean_up_may_take
+clean_up_may_take(1.0)
 with signals_held():
     wait()"""
     with job(tmp_path, body) as process:
