@@ -43,6 +43,7 @@ def objects(bucket: S3Server) -> dict[str, bytes]:
     return {key: client.get_object(Bucket=bucket.bucket[5:], Key=key)["Body"].read() for key in keys}
 
 
+@pytest.mark.slow
 def test_only_who_knows_the_password_comes_in(head: Head) -> None:
     login = head.login()
     assert head.status(login) == 200
@@ -59,6 +60,7 @@ def test_only_who_knows_the_password_comes_in(head: Head) -> None:
     assert others == []
 
 
+@pytest.mark.slow
 def test_a_job_finds_user_and_password_and_needs_no_key_of_s3(
     head: Head, bucket: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def config(features: Path, tmp_path: Path) -> Config:
     return override(base_config(features, tmp_path), values)
 
 
+@pytest.mark.slow
 def test_rows_and_seeds_are_compared_and_drawn(ray_session, config: Config, tmp_path: Path) -> None:
     summary = run_ablation(config)
     output = Path(config.ablate.output)

@@ -211,6 +211,7 @@ def test_bad_records_are_quarantined_with_their_reason(ray_session, config: Conf
     assert len(FeatureTable.load(config.embed.output)) == 8 * 5
 
 
+@pytest.mark.slow
 def test_one_image_as_real_and_as_generated_is_quarantined(
     ray_session, config: Config, sample_set: Path, tmp_path: Path
 ) -> None:
@@ -235,6 +236,7 @@ def test_one_image_as_real_and_as_generated_is_quarantined(
     assert len(FeatureTable.load(config.embed.output)) == 10 * 5
 
 
+@pytest.mark.slow
 def test_records_that_changed_in_between_are_noticed(ray_session, config: Config, sample_set: Path, tmp_path: Path) -> None:
     spoil(sample_set, tmp_path / "spoiled")
     config = override(config, {"records.path": str(tmp_path / "spoiled")})
@@ -246,6 +248,7 @@ def test_records_that_changed_in_between_are_noticed(ray_session, config: Config
         run_embedding(config)
 
 
+@pytest.mark.slow
 def test_a_limit_embeds_the_first_records_and_is_remembered(ray_session, config: Config, tmp_path: Path) -> None:
     first = override(config, {"embed.limit": 7, "embed.text": False})
     summary = run_embedding(first)

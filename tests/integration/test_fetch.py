@@ -235,6 +235,7 @@ def test_a_worker_that_is_killed_begins_its_files_again(
     assert set(stats(port)["most"].values()) <= {1, 2}
 
 
+@pytest.mark.slow
 def test_a_host_that_nobody_gets_a_turn_of_is_named_when_the_run_ends(
     ray_session, config: Config, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from rdd.on_ray.train import run_training
 from rdd.runs.evaluate import run_evaluation
 
 
+@pytest.mark.slow
 def test_labels_shift_what_depends_on_the_threshold_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="rdd")
     config = override(base_config(write_small_features(tmp_path / "features"), tmp_path), {"evaluate.coverage_levels": [0.8]})

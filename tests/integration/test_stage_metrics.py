@@ -17,6 +17,7 @@ from rdd.tracking import course
 pytestmark = pytest.mark.timeout(180)
 
 
+@pytest.mark.slow
 def test_an_embedding_logs_its_course_and_says_first_where_it_is_seen(
     ray_session, features: Path, tiny_model: str, tmp_path: Path, monkeypatch, caplog
 ) -> None:

@@ -180,6 +180,7 @@ def test_a_run_makes_a_detector_that_evaluates_to_the_same(config: Config, tmp_p
         run_training(override(config, {"loss.alpha": 0.5}))
 
 
+@pytest.mark.slow
 def test_an_evaluation_never_counts_records_that_were_trained_on(config: Config, features: Path, tmp_path: Path) -> None:
     summary = run_training(override(config, {"train.epochs": 3}))
     asked = override(config, {"evaluate.run": summary["run_dir"], "evaluate.output": str(tmp_path / "evaluated")})

@@ -41,6 +41,7 @@ def trials(config: Config) -> list[dict]:
     return pq.read_table(f"{config.tune.output}/trials.parquet").to_pylist()
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_a_config_that_trains_and_every_trial_to_mlflow(ray_session, config: Config) -> None:
     summary = run_sweep(config)
     assert summary["trials"] == summary["finished"] + summary["stopped"] == 6

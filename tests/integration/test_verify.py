@@ -72,6 +72,7 @@ def run_job(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "jobs/embed.py", *words], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_job_says_that_an_embedding_is_whole_and_leaves_it_alone(copy: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
     done = run_job("--embed.output", str(copy), "--verify")  # needs neither records nor weights
@@ -216,6 +217,7 @@ def test_of_many_damaged_files_the_first_is_said_and_all_are_in_the_log(config: 
     assert sum(str(second) in line for line in done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_deleted_file_is_embedded_again_and_nothing_else(config: Config, copy: Path) -> None:
     flip("projected")(copy)
     with pytest.raises(RuntimeError, match="delete it and start"):
@@ -231,6 +233,7 @@ def test_a_deleted_file_is_embedded_again_and_nothing_else(config: Config, copy:
     assert verify(of(config, copy))["whole"]
 
 
+@pytest.mark.slow
 def test_an_embedding_that_was_stopped_is_read_back_too(config: Config, copy: Path) -> None:
     reopen(open_source(config.records).index(), str(copy))  # as one that was stopped before its manifest
     with pytest.raises(RuntimeError, match=r"manifest\.json is not written yet, though every record is there; start"):

@@ -74,6 +74,7 @@ def test_interrupted_after_any_step_a_run_keeps_its_path(changes: dict[str, Any]
         assert all(one[name] == other[name] for name in one if not name.startswith(("time/", "system/")))
 
 
+@pytest.mark.slow
 def test_with_other_ranks_a_run_goes_on_within_an_epoch_on_its_path(tmp_path: Path) -> None:
     config = make_config(train__epochs=2, model__dropout=0.3)
     whole = fit_on(1, tmp_path / "whole", config)
@@ -337,6 +338,7 @@ def test_of_equal_losses_the_later_epoch_is_kept() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_power_that_is_no_whole_number_takes_its_validation_loss_of_some_images() -> None:
     logits = np.random.default_rng(0).normal(size=50_000)
     labels = (np.arange(50_000) % 3 > 0).astype(np.float32)

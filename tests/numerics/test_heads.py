@@ -53,6 +53,7 @@ def on_rank(folder: Path) -> None:
     torch.save(tuple(moments), folder / f"{context.rank}.pt")
 
 
+@pytest.mark.slow
 def test_on_two_ranks_moments_are_the_same_to_the_bit_and_every_head_keeps_its_path(tmp_path: Path, monkeypatch) -> None:
     on_ranks(2, on_rank, tmp_path)
     monkeypatch.setattr(rdd.standardization, "_CHUNK", 7)

@@ -37,7 +37,9 @@ def fit_one_epoch(folder: Path) -> None:
     fit(make_config(model__dropout=0.335), make_table(), Leaving(folder))
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("before", "after"), [pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(4, 2, marks=pytest.mark.slow)]
+)
 def test_another_number_of_ranks_goes_on_along_the_same_path(before: int, after: int, tmp_path: Path) -> None:
     config = make_config(model__dropout=0.335)
     one = fit_on(1, tmp_path / "one", config)
@@ -61,6 +63,7 @@ def weights_of(start: int, number: int) -> torch.Tensor:
     return torch.randn(80, 6, generator=torch.Generator().manual_seed(1))[start : start + number]
 
 
+@pytest.mark.slow
 def test_batch_norm_over_ranks_keeps_its_digits_in_bfloat16(tmp_path: Path) -> None:
     on_ranks(2, normalise, tmp_path)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
@@ -97,7 +100,7 @@ def save_gradients(folder: Path, sizes: list[int]) -> None:
     torch.save(found, folder / f"{rank}.pt")
 
 
-@pytest.mark.parametrize("sizes", [[12], [3, 9], [2, 0, 5, 6]])
+@pytest.mark.parametrize("sizes", [[12], [3, 9], pytest.param([2, 0, 5, 6], marks=pytest.mark.slow)])
 def test_losses_over_ranks_have_the_gradients_of_the_gathered_batch(sizes: list[int], tmp_path: Path) -> None:
     on_ranks(len(sizes), save_gradients, tmp_path, sizes)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(len(sizes))]

@@ -84,6 +84,7 @@ def test_the_compiled_tower_stops_after_the_last_block_that_is_asked_for(three_b
     assert encoder.image_features(pictures(3), NAMES)["projected"].isnan().all()
 
 
+@pytest.mark.slow
 def test_no_compiler_is_refused_in_one_sentence(three_blocks: str) -> None:
     encoder = ClipEncoder(three_blocks, "random", compile=True)
     said = r"torch\.compile failed on .*No working C\+\+ compiler.*needs a C\+\+ compiler on a CPU.*set clip\.compile to false"
