@@ -43,7 +43,7 @@ def read_image_table(path: str) -> ImageTable:
     if not storage.exists(path):
         raise ValueError(f"no table at {path}")
     try:
-        table, column = _of_csv(path) if path.endswith(".csv") else _of_parquet(path)
+        table, column = _of_csv(path) if path.lower().endswith(".csv") else _of_parquet(path)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} can not be read: {' '.join(str(error).split())}") from error
     bad: set[int] = set()

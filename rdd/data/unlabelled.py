@@ -17,7 +17,7 @@ from rdd.config.fetch import FetchConfig
 from rdd.data.folder import IMAGE_SUFFIXES, list_images, printable
 from rdd.data.image_files import ANYWHERE
 from rdd.data.image_tables import SUFFIXES, read_image_table
-from rdd.data.index import images_of_files, make_index
+from rdd.data.index import make_index
 from rdd.data.unlabelled_reader import UnlabelledReader, is_address
 from rdd.data.wildcards import glob_files, is_wildcard
 
@@ -64,8 +64,6 @@ class UnlabelledSource:
         ValueError: nothing matches, a table can not be read, or there are addresses and they are refused.
     """
 
-    images_per_row = 1
-
     def __init__(self, words: Sequence[str], *, caption: str = "", fetch: FetchConfig | None = None) -> None:
         missing: list[str] = []
         found = [images for word in words for images in _named(word, missing) if images.keys]
@@ -73,17 +71,12 @@ class UnlabelledSource:
             raise ValueError(f"no image matches {_listed(words)}; name files, folders, wildcards, or tables with a row")
         self.reader = UnlabelledReader(fetch)
         self._index = _without_repeats(pa.concat_tables([_indexed(images, caption) for images in found]))
-        self.has_text = self._index["caption"].null_count < self._index.num_rows
         if fetch is None and (address := _first_address(self._index)) is not None:
             raise ValueError(f"{address} would have to be fetched; allow that by --allow-urls (predict.allow_urls)")
 
     def index(self) -> pa.Table:
         """One row an image (``schema.INDEX``), in the order of the words; ``record_id`` is what answers call it."""
         return self._index
-
-    def images_of(self, index: pa.Table) -> np.ndarray:
-        """``(N,)`` images of each record."""
-        return images_of_files(index)
 
 
 def _named(word: str, missing: list[str]) -> list[_Images]:
@@ -129,8 +122,8 @@ def _of_folder(word: str) -> _Images:
 
 def _of_files(places: list[str], names: list[str]) -> list[_Images]:
     """Files that are named one by one or by a wildcard: tables for themselves, the others together."""
-    tables = [place for place in places if place.endswith(SUFFIXES)]
-    others = [(place, name) for place, name in zip(places, names, strict=True) if not place.endswith(SUFFIXES)]
+    tables = [place for place in places if place.lower().endswith(SUFFIXES)]
+    others = [(place, name) for place, name in zip(places, names, strict=True) if not place.lower().endswith(SUFFIXES)]
     images = _of_places([place for place, _ in others], [name for _, name in others], GIVEN)
     return [*map(_of_table, tables), images]
 
@@ -147,7 +140,10 @@ def _of_table(path: str) -> _Images:
     if table.places is None:
         return _Images(path, keys, [f"{base}#{row}" for row in range(table.rows)], None, table.captions, table.not_utf8)
     names = [place or f"{base}#{row}" for row, place in enumerate(table.places)]
-    places = table.places if table.column == "url" else [_beside(path, place) for place in table.places]
+    if table.column == "url":  # which must not open files of this machine, whoever wrote the table
+        places = [place if place and is_address(place) else None for place in table.places]
+    else:
+        places = [_beside(path, place) for place in table.places]
     return _Images(path, keys, names, places, table.captions, table.not_utf8)
 
 
@@ -180,7 +176,7 @@ def _flaw(images: _Images, row: int) -> tuple[str | None, str | None]:
     if row in images.not_utf8:
         return "not_utf8", "its name or caption is no UTF-8: rename it"
     if images.places is not None and not images.places[row]:
-        return "null_path", "its row names no file and no address"
+        return "null_path", "its row names no file, or in a column url no address"
     return None, None
 
 

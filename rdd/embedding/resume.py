@@ -56,7 +56,7 @@ def check_index(index: pa.Table, output: str, *, what: str = "embedding") -> Non
 
 def read_table(path: str, columns: list[str] | None = None, *, optional: Collection[str] = ()) -> pa.Table:
     """A Parquet file, or some of its columns, of which it may lack those that are optional."""
-    return storage.read_table(path, columns, optional=optional, way_out="delete the output directory to embed again")
+    return storage.read_table(path, columns, optional=optional, way_out="delete the output directory to begin again")
 
 
 def read_tables(paths: Iterable[str], columns: list[str] | None = None) -> list[pa.Table]:

@@ -58,7 +58,7 @@ def how_to_use(detector: Detector, head: FoldedHead) -> list[str]:
     preprocessing = detector.encoder_identity["preprocessing"]
     mode = preprocessing.get("resize_mode", "shortest")
     steps = [
-        "Decode the image (first frame, turned as its EXIF says) and leave its colour mode as it is.",
+        "Decode the image (first frame, not turned as its EXIF says) and leave its colour mode as it is.",
         f"To preprocessing.size, {preprocessing['size']}: {_RESIZED[mode]}; only then convert to RGB.",
         "Give these pixels, rows from the top, as uint8 to detector.onnx or detector.pt2, which scale and normalise them; or "
         "give the encoder's features of them, in the order of inputs.features.columns, to head.onnx or head.pt2.",

@@ -116,7 +116,7 @@ class Model:
 
     Args:
         options: which detector, and where it runs.
-        max_pixels: unused here, and part of a predictor.
+        max_pixels: largest width x height that a decoder lets through.
     """
 
     def __init__(self, options: ServeOptions, max_pixels: int) -> None:
@@ -126,7 +126,7 @@ class Model:
         from rdd.serving.predictor import Predictor
 
         torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))  # Ray sets one for each CPU that it reserves
-        self._options, self._max_pixels = options, max_pixels
+        self._options = options
         self._predictor = Predictor.load(
             options.detector,
             weights=weights_of(options),
@@ -177,14 +177,11 @@ class Model:
         try:
             version = await self.reload(user_config.get("detector", ""))
             logger.warning("detector %s is served", version)
-        except (ValueError, RuntimeError):
+        except Exception:  # whatever it is, also of a store on S3
             logger.exception("the detector of user_config can not be taken, and the one before stays")
 
     def _replace(self, path: str) -> str:
-        from rdd.detector import Detector
-        from rdd.serving.predictor import Predictor
-
-        self._predictor = Predictor(Detector.load(path, encoder=self._predictor.detector.encoder), max_pixels=self._max_pixels)
+        self._predictor = self._predictor.with_detector(path)
         return self._predictor.detector.version
 
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -65,9 +65,15 @@ def run_prediction(config: Config) -> dict[str, Any]:
         ValueError: the request is wrong; nothing has been written.
         RuntimeError: the work failed or stalled.
     """
-    if (result := finished(PREDICT, config)) is not None:
-        return {"output": storage.absolute(config.predict.output), **result}
+    output, result = storage.absolute(config.predict.output), finished(PREDICT, config)
     detector = Detector.load(config.predict.detector)
+    if result is not None:
+        if (before := result["model_version"]) != detector.version:
+            raise ValueError(
+                f"predict.output must be a directory of its own for each detector: {output} holds the answers of "
+                f"{before[:12]}..., got {detector.version[:12]}..."
+            )
+        return {"output": output, **result}
     bands_of(detector)  # refuses one without them
     weights = find_weights(detector.encoder_identity, config.predict.weights)
     source = UnlabelledSource(config.predict.images, caption=config.predict.caption, fetch=_fetching(config))

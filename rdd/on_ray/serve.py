@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -89,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"--host must be one of {', '.join(LOOPBACK)} where there is no token, got {arguments.host}; "
             f"set {TOKEN_VARIABLE}, give --token-file, or say with --without-token that everyone may ask"
         )
+    if arguments.host in LOOPBACK and not settings.token and not options.without_token:
+        settings = dataclasses.replace(settings, hosts=LOOPBACK)
     check_port(arguments.host, arguments.port)
     weights = weights_of(options)  # an error in a process of Ray would come minutes later, and in more words
     clean_up_may_take(DRAIN_S + SHUTDOWN_S)
@@ -109,8 +110,7 @@ def _serve_in_process(options: ServeOptions, settings: WebSettings, weights: str
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    load = functools.partial(
-        Predictor.load,
+    predictor = Predictor.load(
         options.detector,
         weights=weights,
         device=options.device,
@@ -118,7 +118,14 @@ def _serve_in_process(options: ServeOptions, settings: WebSettings, weights: str
         max_pixels=options.max_pixels,
     )
     serve_in_process(
-        load, settings, host=host, port=port, drain_s=DRAIN_S, decoders=options.decoders, batch_size=options.batch_size
+        predictor,
+        options.detector,
+        settings,
+        host=host,
+        port=port,
+        drain_s=DRAIN_S,
+        decoders=options.decoders,
+        batch_size=options.batch_size,
     )
 
 

@@ -56,6 +56,8 @@ class ServeOptions:
     def __post_init__(self) -> None:
         check(self.device in ("cpu", "cuda"), "device", "be cpu or cuda", repr(self.device))
         check(self.precision in ("fp32", "bf16", "fp16"), "precision", "be fp32, bf16 or fp16", repr(self.precision))
+        fits = self.device == "cuda" or self.precision != "fp16"
+        check(fits, "precision", "be fp32 or bf16 when device is cpu", self.precision)
         for name in ("replicas", "decoders", "batch_size", "max_queued"):
             check(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         check(self.threads >= 0, "threads", "be at least 0", self.threads)

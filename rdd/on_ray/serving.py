@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import ray
 from ray import serve
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -45,7 +46,7 @@ def serve_on_ray(options: ServeOptions, settings: WebSettings, *, host: str, por
     bundles += [{"CPU": DECODER_CPUS}] * options.decoders
     with (
         _hang_ups() as hang_up,
-        ray_session(ClusterConfig(), bundles, knobs="--replicas or --decoders"),
+        ray_session(ClusterConfig(address="local"), bundles, knobs="--replicas or --decoders"),
     ):
         try:
             _start(options, settings, host, port)
@@ -55,9 +56,11 @@ def serve_on_ray(options: ServeOptions, settings: WebSettings, *, host: str, por
                     hang_up.clear()
                     _reload()
         finally:
-            _drain()
-            with signals_held(handlers_replaced=True):
-                serve.shutdown()
+            try:
+                _drain()
+            finally:
+                with signals_held(handlers_replaced=True):
+                    serve.shutdown()
 
 
 @contextlib.contextmanager
@@ -88,7 +91,8 @@ def _reload() -> None:
     try:
         versions = serve.get_deployment_handle("Model", NAME).broadcast("reload").results(timeout_s=DRAIN_S)
     except Exception as error:  # whatever it is, the server goes on
-        logger.error("the detector can not be taken anew, and the one before stays: %s", " ".join(str(error).split())[-500:])
+        said = " ".join(str(error).split())[-500:]
+        logger.error("the detector can not be taken anew by every model, and those that failed keep the one before: %s", said)
     else:
         logger.info("detector %s is served", ", ".join(sorted({version[:12] for version in versions})))
 
@@ -101,7 +105,10 @@ def _drain() -> None:
     door: DeploymentHandle = serve.get_deployment_handle("Door", NAME)
     until = time.monotonic() + DRAIN_S
     while time.monotonic() < until:
-        left = sum(door.broadcast("close").results(timeout_s=DRAIN_S))
+        try:
+            left = sum(door.broadcast("close").results(timeout_s=DRAIN_S))
+        except DeploymentUnavailableError:  # it has not started, or died with all that it held
+            return
         if not left:
             return
         time.sleep(_LOOK_S)

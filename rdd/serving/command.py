@@ -6,6 +6,7 @@ While torch is imported, other threads hash the weights and decode the first ima
 import argparse
 import contextlib
 import gc
+import json
 import logging
 import os
 import sys
@@ -21,6 +22,7 @@ from rdd.config.fetch import FetchConfig
 from rdd.data.unlabelled import UnlabelledSource
 from rdd.known_weights import encoder_of, find_weights
 from rdd.progress import at_most_every
+from rdd.serving.answer import Answer, answer_schema
 from rdd.serving.in_process import Batch, BatchesAhead, answers_of
 from rdd.serving.prepare import MAX_PIXELS, Preparer
 from rdd.serving.writers import FORMATS, writer_of
@@ -75,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="explanations",
         metavar="DIR",
-        help="write maps of what moves the score to DIR/<sha256>.png",
+        help="write what each answer rests on to DIR: <sha256>.png, the map, and .json, the nearest",
     )
     add("--caption", default="", metavar="TEXT", help="the prompt of every image that has none of its own in a table")
     add(
@@ -94,7 +96,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="largest width x height decoded (default: %(default)s)")
     add("--here-up-to", type=int, default=HERE_UP_TO, metavar="N", help="more images go to Ray (default: %(default)s)")
     add("--allow-urls", action="store_true", help="fetch addresses, from public hosts alone; needs --contact")
+    add("--schema", action=_PrintSchema, help="print the JSON schema of an answer, and end")
     add("--contact", default="", metavar="WHO", help="your mail address or page, which is sent to the hosts that are asked")
+
+
+class _PrintSchema(argparse.Action):
+    """Prints the schema where it stands among the arguments."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(json.dumps(answer_schema(), indent=2))
+        parser.exit()
 
 
 def run(arguments: argparse.Namespace, on_ray: OnRay) -> int:
@@ -115,9 +129,10 @@ def run(arguments: argparse.Namespace, on_ray: OnRay) -> int:
     identity = encoder_of(arguments.detector)
     source = UnlabelledSource(arguments.images, caption=arguments.caption, fetch=fetch)
     index = source.index()
-    if index.num_rows > arguments.here_up_to:
-        _check_for_ray(arguments, index.num_rows)
-        logger.info("%d images go to Ray; stopped, the same command goes on where it was", index.num_rows)
+    if (images := index.num_rows) > arguments.here_up_to:
+        _check_for_ray(arguments, images)
+        del source, index  # of ten million images gigabytes
+        logger.info("%d images go to Ray; stopped, the same command goes on where it was", images)
         for name, value in on_ray(arguments, fetch).items():
             print(f"  {name.replace('_', ' '):<20}  {value}", file=sys.stderr)
         return 0
@@ -174,28 +189,31 @@ def _answer_all(
     writer = writer_of(format, stream, huggingface=arguments.huggingface)
     began, done, say = time.monotonic(), 0, at_most_every(_PROGRESS_S, _say_progress)
     for answers, batch in answers_of(batches, predictor):
-        writer.write(answers, _explanations(predictor, batch, arguments.explain))
+        writer.write(answers, _explanations(predictor, batch, answers, arguments.explain))
         done += len(answers)
         say(done, index.num_rows, began)
     writer.close()
 
 
-def _explanations(predictor: "Predictor", batch: Batch, folder: str | None) -> list[dict[str, Any] | None]:
-    """Of each image what its answer rests on, its map written as a file; None where nothing is asked for, or to be seen."""
+def _explanations(
+    predictor: "Predictor", batch: Batch, answers: list[Answer], folder: str | None
+) -> list[dict[str, Any] | None]:
+    """Of each image what its answer rests on, written to two files, too; None where nothing is asked for, or to be seen."""
     if folder is None:
         return [None] * len(batch.images)
     from rdd.serving.explain import explain
 
     explained: list[dict[str, Any] | None] = []
-    for image, caption in zip(batch.images, batch.captions, strict=True):
-        if image.pixels is None:
+    for image, caption, answer in zip(batch.images, batch.captions, answers, strict=True):
+        if answer.error is not None:
             explained.append(None)
             continue
         explanation = explain(predictor, image, caption=caption)
-        place = storage.join(folder, f"{image.sha256}.png")
-        storage.write_bytes(place, explanation.png)
-        described = explanation.to_dict()
-        explained.append(described | {"occlusion": described["occlusion"] | {"png": place}})
+        picture, described = storage.join(folder, f"{image.sha256}.png"), explanation.to_dict()
+        described["occlusion"] = described["occlusion"] | {"png": picture}
+        storage.write_bytes(picture, explanation.png)
+        storage.write_json(storage.join(folder, f"{image.sha256}.json"), described)
+        explained.append(described)
     return explained
 
 

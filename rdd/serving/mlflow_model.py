@@ -88,10 +88,15 @@ class DetectorModel:
     def _answers(self, images: Sequence[bytes], captions: Sequence[Any]) -> Iterator[Answer]:
         for start in range(0, len(images), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
-            prepared = [self._predictor.preparer(bytes(data)) for data in images[some]]
+            prepared = [self._predictor.preparer(_bytes_of(data)) for data in images[some]]
             # pandas has NaN where a text is missing
             texts = [caption if isinstance(caption, str) else None for caption in captions[some]]
             yield from self._predictor.answers(prepared, texts)
+
+
+def _bytes_of(data: Any) -> bytes:
+    """The file of a row; nothing where pandas has NaN or None for it, which becomes an answer with its reason."""
+    return bytes(data) if isinstance(data, bytes | bytearray | memoryview) else b""
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> DetectorModel:

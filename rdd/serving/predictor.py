@@ -29,6 +29,7 @@ class Predictor:
         if detector.encoder is None:
             raise ValueError("detector must have its encoder to see images, got none; give it to Detector.load")
         self.detector, self._encoder, self._bands = detector, detector.encoder, bands_of(detector)
+        self._max_pixels = max_pixels
         self.preparer = Preparer(detector.encoder_identity["preprocessing"], max_pixels=max_pixels)
         self._about_detector = tuple(encoder_age(detector.encoder_identity))
 
@@ -62,6 +63,18 @@ class Predictor:
         encoder = ClipEncoder(identity["model"], weights, device=device, precision=precision, normalize=identity["normalized"])
         detector.use(encoder)
         return cls(detector, max_pixels=max_pixels)
+
+    def with_detector(self, path: str) -> "Predictor":
+        """A predictor of another detector that looks through the same encoder.
+
+        Args:
+            path: its directory, local or on S3.
+
+        Raises:
+            ValueError: there is no detector, it has no bands, or it is of another encoder.
+            RuntimeError: a file is torn.
+        """
+        return Predictor(Detector.load(path, encoder=self._encoder), max_pixels=self._max_pixels)
 
     def answers(self, images: Sequence[Prepared], captions: Sequence[str | None] | None = None) -> list[Answer]:
         """One answer for each image, in their order; the encoder runs once for all of them.

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, Protocol
@@ -19,6 +20,8 @@ _IMAGE_WIDTH, _NOTES_WIDTH = 38, 26
 _LINE = f"{{:<{_IMAGE_WIDTH}}}  {{:<16}}  {{:>11}}  {{:<{_NOTES_WIDTH}}}"
 _WIDTH = 97
 """Columns of that."""
+_FORMULA = re.compile("\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+"""How a text begins that spreadsheets take for a formula; the last four are the wide forms of those before."""
 
 
 class Writer(Protocol):
@@ -75,8 +78,7 @@ class _CsvWriter:
         self._write([ROWS.names])
 
     def write(self, answers: Sequence[Answer], explanations: Sequence[Mapping[str, Any] | None]) -> None:
-        rows = map(row_of, answers)
-        self._write(["" if row[name] is None else row[name] for name in ROWS.names] for row in rows)
+        self._write([_cell(row[name]) for name in ROWS.names] for row in map(row_of, answers))
 
     def _write(self, rows: Iterable[Sequence[Any]]) -> None:
         text = io.StringIO()
@@ -86,6 +88,13 @@ class _CsvWriter:
 
     def close(self) -> None:
         pass
+
+
+def _cell(value: Any) -> Any:
+    """A value of a CSV file; an apostrophe stands before a text that a spreadsheet would compute."""
+    if isinstance(value, str) and _FORMULA.match(value):
+        return f"'{value}"
+    return "" if value is None else value
 
 
 class _ParquetWriter:

@@ -103,8 +103,8 @@ def test_a_failure_half_way_loses_and_repeats_nothing(ray_session, config: Confi
     output = Path(config.embed.output)
     real_write = embed._write
 
-    def break_after_first_commits(config, source, missing, *rest) -> None:
-        real_write(config, source, missing.slice(0, 6), *rest)
+    def break_after_first_commits(config, source, encoder, output, missing, *rest) -> None:
+        real_write(config, source, encoder, output, missing.slice(0, 6), *rest)
         raise RuntimeError("the node is gone")
 
     monkeypatch.setattr(embed, "_write", break_after_first_commits)
@@ -117,9 +117,7 @@ def test_a_failure_half_way_loses_and_repeats_nothing(ray_session, config: Confi
     pq.write_table(pa.table({"key": ["x"]}), checkpoint / "torn_000000.pending.parquet")
     (output / "data" / "torn_000000-0.parquet").write_bytes(b"PAR1 and then nothing")
     done: list[int] = []
-    monkeypatch.setattr(
-        embed, "_write", lambda c, s, missing, *rest: (done.append(missing.num_rows), real_write(c, s, missing, *rest))
-    )
+    monkeypatch.setattr(embed, "_write", lambda *given: (done.append(given[4].num_rows), real_write(*given)))
     assert run_embedding(config)["records_written"] == 12
     assert done == [6]
     assert keys_in(output) == keys_in(tmp_path / "untouched")
@@ -169,9 +167,7 @@ def test_a_rewritten_file_that_is_lost_is_embedded_again(ray_session, config: Co
     files[1].unlink()
     asked: list[int] = []
     real_write = embed._write
-    monkeypatch.setattr(
-        embed, "_write", lambda c, s, missing, *rest: (asked.append(missing.num_rows), real_write(c, s, missing, *rest))
-    )
+    monkeypatch.setattr(embed, "_write", lambda *given: (asked.append(given[4].num_rows), real_write(*given)))
     assert run_embedding(config)["records_written"] == 12
     assert asked == [lost]
     assert verify(config)["whole"]

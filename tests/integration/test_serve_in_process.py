@@ -35,7 +35,7 @@ def test_it_takes_another_detector_and_ends_when_what_it_accepted_is_answered(ti
         job.signal(signal.SIGHUP)
         job.wait_for("can not be taken anew")
         with socket.create_connection(("127.0.0.1", int(job.url.rpartition(":")[2])), timeout=60) as slow:
-            head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+            head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
             slow.sendall(head.encode() + data[:100])
             until_in_flight(job.url)
             job.signal(signal.SIGTERM)

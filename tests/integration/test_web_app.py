@@ -146,6 +146,55 @@ class Slow(LocalBackend):
         return await super().answer(image, caption)
 
 
+def test_without_a_token_a_name_that_leads_here_is_not_enough(predictor: Predictor) -> None:
+    with server(predictor, replace(SETTINGS, hosts=("127.0.0.1", "localhost", "::1"))) as url:
+        port = url.rpartition(":")[2]
+        for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "LOCALHOST"):
+            assert ask(url, "POST", "/predict", good_image(), {"Host": host}).status == 200
+        for host in (f"evil.example:{port}", "", "127.0.0.1.evil.example", "evil.example@127.0.0.1.x"):
+            said = ask(url, "POST", "/predict", good_image(), {"Host": host, "Sec-Fetch-Site": "same-origin"})
+            assert (said.status, said.reason) == (403, "host")
+        assert ask(url, "GET", "/healthz", headers={"Host": "probe.example"}).status == 200
+
+
+def test_a_body_that_does_not_come_keeps_no_place(predictor: Predictor) -> None:
+    settings = replace(SETTINGS, max_in_flight=1, body_timeout_s=0.2, fetch_contact="you@example.org")
+    gate = Gate(1, 1.0)
+    with server(predictor, settings, gate) as url:
+        for kind in ("application/json", "image/png"):
+            said = ask(url, "POST", "/predict", None, {"Content-Type": kind, "Content-Length": "10"})
+            assert (said.status, said.reason) == (408, "slow")
+        assert gate.in_flight == 0
+        packed = ask(url, "POST", "/predict", b"{}", {"Content-Type": "application/json", "Content-Encoding": "gzip"})
+        assert (packed.status, packed.reason) == (415, "packed")
+        large = ask(url, "POST", "/predict", b"[" * 20_000, {"Content-Type": "application/json"})
+        assert (large.status, large.reason) == (413, "too_large")
+        assert large.json["error"]["detail"].startswith("a body of JSON must have at most 16384 bytes")
+
+
+def test_two_explanations_at_a_time_and_verdicts_beside_them(predictor: Predictor) -> None:
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    class Explaining(LocalBackend):
+        async def explain(self, image, caption):
+            begun.release()
+            await asyncio.to_thread(go_on.wait, 30)
+            return {}
+
+    with (
+        served(build_app(Explaining(predictor, decoders=1, batch_size=1), SETTINGS)) as url,
+        ThreadPoolExecutor(2) as clients,
+    ):
+        first = [clients.submit(ask, url, "POST", "/predict?explain=true", good_image()) for _ in range(2)]
+        assert begun.acquire(timeout=30)
+        assert begun.acquire(timeout=30)
+        third = ask(url, "POST", "/predict?explain=true", good_image())
+        assert (third.status, third.reason) == (429, "busy")
+        assert ask(url, "POST", "/predict", good_image()).status == 200
+        go_on.set()
+        assert [said.result().status for said in first] == [200, 200]
+
+
 def test_who_comes_when_it_is_full_is_told_when_to_come_again_and_what_was_accepted_is_answered(predictor: Predictor) -> None:
     settings = replace(SETTINGS, max_in_flight=3, retry_after_s=1.5)
     gate, backend = Gate(3, 1.5), Slow(predictor)
@@ -175,7 +224,11 @@ def test_what_fails_inside_is_an_error_of_the_same_form_and_in_the_log(
 
     with served(build_app(Failing(predictor, decoders=1, batch_size=1), SETTINGS)) as url:
         said = ask(url, "POST", "/predict", good_image())
+        counts = ask(url, "GET", "/metrics").body.decode()
     assert (said.status, said.reason) == (500, "failure")
+    assert said.headers["cache-control"] == "no-store"
+    assert 'rdd_requests_total{code="500",route="/predict"} 1.0' in counts
+    assert "499" not in counts
     assert "out of memory" not in said.body.decode()
     assert "out of memory" in caplog.text
 

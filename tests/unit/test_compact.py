@@ -176,7 +176,7 @@ def test_a_changed_bit_is_not_rewritten_as_if_it_were_right(config: Config, inde
     place = next(group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == "block_1")
     data[place.data_page_offset + place.total_compressed_size - 5] ^= 1
     source.write_bytes(data)
-    with pytest.raises(RuntimeError, match=r"can not be read .*delete the output directory to embed again"):
+    with pytest.raises(RuntimeError, match=r"can not be read .*delete the output directory to begin again"):
         write_new_file(plan.files[0], index["key"], output, parquet_options(config), plan.rows_per_group)
     assert not (Path(output) / "data" / plan.files[0].name).exists()
 

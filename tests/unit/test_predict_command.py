@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from _small_detector import detector_of
 from _tiny_detector import TinyDetector, write_pictures, write_tiny_detector
 from PIL import Image
 
+from rdd.clip import ClipEncoder
 from rdd.on_ray.main import main
-from rdd.serving.answer import Answer
+from rdd.serving.answer import Answer, answer_schema
 from rdd.serving.predictor import Predictor
 from rdd.serving.rows import ROWS, row_of
 from rdd.serving.writers import writer_of
@@ -105,7 +108,41 @@ def test_explanations_are_files_and_stand_in_json(
     assert explained["explanation"]["occlusion"]["png"] == str(place)
     assert Image.open(place).format == "PNG"
     assert explained["explanation"]["nearest"] == []
+    assert json.loads(place.with_suffix(".json").read_text()) == explained["explanation"]
     assert "explanation" not in error
+
+
+def test_what_can_not_be_answered_is_not_explained(
+    tiny: TinyDetector, tiny_model: str, photos: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    detector = detector_of(ClipEncoder(tiny_model, "random"), "shared")
+    detector.save(str(tmp_path / "of-text"))
+    words = ["predict", str(photos / "000.png"), "--detector", str(tmp_path / "of-text"), "--explain", str(tmp_path / "maps")]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert not ended.value.code
+    (answer,) = (json.loads(line) for line in capfdbinary.readouterr().out.splitlines())
+    assert answer["error"]["reason"] == "no_caption"
+    assert not (tmp_path / "maps").exists()
+
+
+def test_no_cell_of_a_csv_is_a_formula(tiny: TinyDetector, photos: Path) -> None:
+    predictor, stream = Predictor(tiny.load()), io.BytesIO()
+    data = (photos / "000.png").read_bytes()
+    (answer,) = predictor.answers([predictor.preparer(data, "=cmd|' /C calc'!A0")])
+    claims = replace(answer.content_credentials, state="present", claim_generator="\t@SUM(1)", signer="A + B")
+    writer = writer_of("csv", stream)
+    writer.write([replace(answer, content_credentials=claims)], [None])
+    (row,) = csv.DictReader(io.StringIO(stream.getvalue().decode()))
+    assert (row["image"], row["credentials_claim_generator"]) == ("'=cmd|' /C calc'!A0", "'\t@SUM(1)")
+    assert (row["credentials_signer"], float(row["score"])) == ("A + B", answer.score)
+
+
+def test_the_schema_of_an_answer_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "--schema"])
+    assert not ended.value.code
+    assert json.loads(capsys.readouterr().out) == answer_schema()
 
 
 def test_hugging_faces_labels(tiny: TinyDetector, photos: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

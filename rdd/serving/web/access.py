@@ -35,6 +35,8 @@ def check_access(settings: WebSettings, method: str, path: str, headers: Headers
         raise RefusalError(431, "header_too_large", f"the header must have at most {MAX_HEADER_BYTES} bytes")
     if path in OPEN_ROUTES and method in _SAFE_METHODS:
         return
+    if settings.hosts and urlsplit(f"//{headers.get('host', '')}").hostname not in settings.hosts:
+        raise RefusalError(403, "host", f"the server must be called by one of {', '.join(settings.hosts)}")
     if settings.token and not _has_token(headers.get("authorization", ""), settings.token):
         detail = "the token must come with the request, in the header: Authorization: Bearer TOKEN"
         raise RefusalError(401, "token", detail, _CHALLENGES)

@@ -45,17 +45,25 @@ class AddressReader:
     def __init__(self, fetcher: Fetcher | None) -> None:
         self._fetcher = fetcher
 
+    def check(self) -> None:
+        """Refuse before a body is read.
+
+        Raises:
+            RefusalError: 403 where no addresses are fetched.
+        """
+        if self._fetcher is None:
+            raise RefusalError(403, "urls_off", "this server fetches no addresses; send the image itself as the body")
+
     async def read(self, body: bytes) -> Upload:
-        """The image that a body names.
+        """The image that a body names, once :meth:`check` has passed.
 
         Args:
             body: JSON, ``{"url": "https://...", "caption": "..."}``, the caption optional.
 
         Raises:
-            RefusalError: 403 where no addresses are fetched, 400 for another body, 422 where there is no image.
+            RefusalError: 400 for another body, 422 where there is no image.
         """
-        if self._fetcher is None:
-            raise RefusalError(403, "urls_off", "this server fetches no addresses; send the image itself as the body")
+        assert self._fetcher is not None
         url, caption = _request_of(body)
         outcome = await self._fetcher.fetch(url)
         if not outcome.ok or outcome.data is None:

@@ -83,14 +83,17 @@ class LocalBackend:
         """Of the detector."""
         return self._predictor.detector.version
 
-    def replace(self, predictor: Predictor) -> None:
-        """Answer with another predictor from the next batch on.
+    def reload(self, detector: str) -> None:
+        """Answer with another detector of the same encoder from the next batch on.
+
+        Args:
+            detector: its directory.
 
         Raises:
-            ValueError: it takes images of another encoder, and some are prepared for the one before.
+            ValueError: there is none, or it is of another encoder; the one before stays.
+            RuntimeError: its files are torn; the one before stays.
         """
-        predictor.detector.check_encoder(self._predictor.detector.encoder_identity)
-        self._predictor = predictor
+        self._predictor = self._predictor.with_detector(detector)
 
     def close(self) -> None:
         """End the threads."""

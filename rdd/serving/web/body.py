@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -37,14 +38,35 @@ async def read_upload(request: Request, *, max_bytes: int, timeout_s: float) -> 
     Raises:
         RefusalError: 400 for a wrong form or name, 408 for a slow body, 413 for a large one, 415 for a packed one.
     """
+    async with _arriving(request, timeout_s):
+        if media_type(request) == "multipart/form-data":
+            return await _of_form(request, max_bytes)
+        name = _checked_name(unquote(request.headers.get(NAME_HEADER, ""), errors="replace"))
+        return Upload(data=await _read_body(request, max_bytes, "an image"), name=name)
+
+
+async def read_address(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
+    """The body of a request that names an address.
+
+    Raises:
+        RefusalError: 408 for a slow body, 413 for a large one, 415 for a packed one.
+    """
+    async with _arriving(request, timeout_s):
+        return await _read_body(request, max_bytes, "a body of JSON")
+
+
+@asynccontextmanager
+async def _arriving(request: Request, timeout_s: float) -> AsyncGenerator[None, None]:
+    """Within it a body that is not packed arrives in time.
+
+    Raises:
+        RefusalError: 408 or 415.
+    """
     if (packed := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
         raise RefusalError(415, "packed", f"the body must come as it is, without Content-Encoding, got {packed[:50]!a}")
     try:
         async with asyncio.timeout(timeout_s):
-            if media_type(request) == "multipart/form-data":
-                return await _of_form(request, max_bytes)
-            name = _checked_name(unquote(request.headers.get(NAME_HEADER, ""), errors="replace"))
-            return Upload(data=await read_body(request, max_bytes), name=name)
+            yield
     except TimeoutError as error:
         raise RefusalError(408, "slow", f"the body must arrive within {timeout_s:g} s; send it again") from error
 
@@ -54,33 +76,33 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body.
+async def _read_body(request: Request, max_bytes: int, what: str) -> bytes:
+    """The whole body, ``what``.
 
     Raises:
         RefusalError: 413, as soon as it is known to be larger.
     """
     data = bytearray()
-    async for piece in _bounded(request, max_bytes, max_bytes):
+    async for piece in _bounded(request, max_bytes, max_bytes, what):
         data += piece
     return bytes(data)
 
 
-async def _bounded(request: Request, most: int, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Pieces of a body of at most ``most`` bytes, whose image has at most ``max_bytes``."""
+async def _bounded(request: Request, most: int, max_bytes: int, what: str) -> AsyncGenerator[bytes, None]:
+    """Pieces of a body of at most ``most`` bytes, in which ``what`` has at most ``max_bytes``."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
-        raise _too_large(f"{int(length)}", max_bytes)
+        raise _too_large(f"{int(length)}", max_bytes, what)
     size = 0
     async for piece in request.stream():
         size += len(piece)
         if size > most:
-            raise _too_large("more", max_bytes)
+            raise _too_large("more", max_bytes, what)
         yield piece
 
 
-def _too_large(given: str, max_bytes: int) -> RefusalError:
-    detail = f"an image must have at most {max_bytes} bytes, got {given}; send a smaller copy"
+def _too_large(given: str, max_bytes: int, what: str) -> RefusalError:
+    detail = f"{what} must have at most {max_bytes} bytes, got {given}; send a smaller one"
     return RefusalError(413, "too_large", detail)
 
 
@@ -91,7 +113,7 @@ class _InMemory(MultiPartParser):
 
 
 async def _of_form(request: Request, max_bytes: int) -> Upload:
-    stream = _bounded(request, max_bytes + FORM_OVERHEAD, max_bytes)
+    stream = _bounded(request, max_bytes + FORM_OVERHEAD, max_bytes, "an image")
     parser = _InMemory(request.headers, stream, max_files=1, max_fields=1, max_part_size=MAX_CAPTION)
     try:
         form = await parser.parse()
@@ -115,7 +137,7 @@ async def _checked_form(form: FormData, max_bytes: int) -> Upload:
         raise RefusalError(400, "form", "the field caption must be a text, got a file")
     data = await image.read()
     if len(data) > max_bytes:
-        raise _too_large(f"{len(data)}", max_bytes)
+        raise _too_large(f"{len(data)}", max_bytes, "an image")
     return Upload(data=data, name=_checked_name(image.filename or ""), caption=caption or None)
 
 

@@ -1,7 +1,5 @@
 """Every error in the same form, whoever raises it."""
 
-import logging
-
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -9,11 +7,9 @@ from starlette.exceptions import HTTPException
 from rdd.serving.web.metrics import Metrics
 from rdd.serving.web.refusal import RefusalError, refused
 
-logger = logging.getLogger(__name__)
-
 
 def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
-    """Answer every error with ``{"error": {"reason", "detail"}}``, and count it."""
+    """Answer every error with ``{"error": {"reason", "detail"}}``, and count it; failures are :mod:`middleware`'s."""
 
     async def on_refusal(request: Request, error: Exception) -> Response:
         assert isinstance(error, RefusalError)
@@ -34,12 +30,6 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         detail = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         return await on_refusal(request, RefusalError(400, "query", detail[:300]))
 
-    async def on_failure(request: Request, error: Exception) -> Response:
-        logger.error("a request failed", exc_info=error)
-        detail = "the server failed at this request, and its log says at what; the same request may pass later"
-        return await on_refusal(request, RefusalError(500, "failure", detail))
-
     app.add_exception_handler(RefusalError, on_refusal)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_query)
-    app.add_exception_handler(Exception, on_failure)

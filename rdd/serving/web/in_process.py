@@ -16,16 +16,23 @@ from rdd.serving.web.settings import WebSettings
 
 logger = logging.getLogger(__name__)
 
-Load = Callable[[], Predictor]
-
 
 def serve_in_process(
-    load: Load, settings: WebSettings, *, host: str, port: int, drain_s: float, decoders: int, batch_size: int
+    predictor: Predictor,
+    detector: str,
+    settings: WebSettings,
+    *,
+    host: str,
+    port: int,
+    drain_s: float,
+    decoders: int,
+    batch_size: int,
 ) -> None:
     """Serve until SIGTERM or SIGINT, which are raised again once what was accepted is answered; SIGHUP loads anew.
 
     Args:
-        load: gives the predictor, at the start and at SIGHUP.
+        predictor: of the detector.
+        detector: its directory, which is read anew at SIGHUP.
         settings: limits and the token.
         host: address to listen on.
         port: port to listen on.
@@ -33,7 +40,7 @@ def serve_in_process(
         decoders: threads that decode.
         batch_size: images in one pass of the encoder, at most.
     """
-    backend = LocalBackend(load(), decoders=decoders, batch_size=batch_size)
+    backend = LocalBackend(predictor, decoders=decoders, batch_size=batch_size)
     gate = Gate(settings.max_in_flight, settings.retry_after_s)
     config = uvicorn.Config(
         build_app(backend, settings, gate),
@@ -44,7 +51,7 @@ def serve_in_process(
         timeout_graceful_shutdown=round(drain_s),
     )
     try:
-        _Server(config, gate, lambda: _reload(backend, load)).run()
+        _Server(config, gate, lambda: _reload(backend, detector)).run()
     finally:
         backend.close()
 
@@ -68,10 +75,10 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _reload(backend: LocalBackend, load: Load) -> None:
+def _reload(backend: LocalBackend, detector: str) -> None:
     """Take the detector anew; what fails is said, and the detector before stays."""
     try:
-        backend.replace(load())
+        backend.reload(detector)
     except Exception as error:  # whatever it is, the server goes on
         logger.error("the detector can not be taken anew, and the one before stays: %s", " ".join(str(error).split())[-500:])
     else:

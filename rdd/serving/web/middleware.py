@@ -14,6 +14,10 @@ from rdd.serving.web.refusal import RefusalError, refused
 from rdd.serving.web.settings import WebSettings
 
 access_log = logging.getLogger("rdd.access")
+logger = logging.getLogger(__name__)
+
+CLIENT_GONE = 499
+"""Counted where no answer has begun, since the client has gone before."""
 
 DOCS = "/docs"
 
@@ -63,9 +67,21 @@ class Guarded:
             self._metrics.refusal(error.reason)
             await refused(error)(scope, exchange.receive, exchange.send)
         else:
-            await self._app(scope, exchange.receive, exchange.send)
+            await self._answered(scope, exchange)
         finally:
             self._note(scope, exchange)
+
+    async def _answered(self, scope: Scope, exchange: "_Exchange") -> None:
+        """What the application answers; a failure of it is said in the form of every other refusal, and is counted."""
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            logger.error("a request failed", exc_info=error)
+            self._metrics.refusal("failure")
+            if exchange.code != CLIENT_GONE:  # an answer has begun
+                raise
+            detail = "the server failed at this request, and its log says at what; the same request may pass later"
+            await refused(RefusalError(500, "failure", detail))(scope, exchange.receive, exchange.send)
 
     def _note(self, scope: Scope, exchange: "_Exchange") -> None:
         """One request is over, or its client has gone."""
@@ -81,8 +97,8 @@ class _Exchange:
     def __init__(self, path: str, headers: Headers, receive: Receive, send: Send) -> None:
         self._path, self._receive, self._send = path, receive, send
         self.started = time.monotonic()
-        self.code = 499
-        """Of the answer; 499 where the client has gone before."""
+        self.code = CLIENT_GONE
+        """Of the answer, from when it begins."""
         self._all_received = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
     async def receive(self) -> Message:

@@ -1,6 +1,7 @@
 """POST /predict: an image in, what is said of it out."""
 
 import dataclasses
+from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from rdd.serving.answer import Answer, Unreadable, classification
 from rdd.serving.web.addresses import MAX_REQUEST, AddressReader
 from rdd.serving.web.backend import Backend
-from rdd.serving.web.body import Upload, media_type, read_body, read_upload
+from rdd.serving.web.body import Upload, media_type, read_address, read_upload
 from rdd.serving.web.gate import Gate
 from rdd.serving.web.metrics import Metrics
 from rdd.serving.web.refusal import RefusalError
@@ -45,6 +46,10 @@ _BODY = {
         "content": {"image/*": _BINARY, "multipart/form-data": _FORM, "application/json": _ADDRESS},
     }
 }
+
+
+_EXPLAINED = 2
+"""Explanations at the same time: each takes fifty passes of the encoder, for which others wait."""
 
 
 class ErrorBody(BaseModel):
@@ -84,12 +89,14 @@ def predict_route(
     backend: Backend, settings: WebSettings, gate: Gate, metrics: Metrics, addresses: "AddressHolder"
 ) -> APIRouter:
     """The route."""
-    router = APIRouter()
+    router, explaining = APIRouter(), Gate(_EXPLAINED, settings.retry_after_s)
 
     async def received(request: Request) -> Upload:
         if media_type(request) == "application/json":
             assert addresses.reader is not None
-            return await addresses.reader.read(await read_body(request, MAX_REQUEST))
+            addresses.reader.check()
+            named = await read_address(request, max_bytes=MAX_REQUEST, timeout_s=settings.body_timeout_s)
+            return await addresses.reader.read(named)
         return await read_upload(request, max_bytes=settings.max_bytes, timeout_s=settings.body_timeout_s)
 
     @router.post("/predict", response_model=Answer, responses=_ERRORS, openapi_extra=_BODY)
@@ -100,7 +107,7 @@ def predict_route(
         """
         if wishes.explain and wishes.format != "answer":
             raise RefusalError(400, "query", "explain must go with format=answer, got huggingface; leave one of them out")
-        with gate.passed():
+        with gate.passed(), explaining.passed() if wishes.explain else nullcontext():
             upload = await received(request)
             image = await backend.prepare(upload.data, upload.name)
             if image.error is not None:

@@ -32,6 +32,9 @@ class WebSettings:
     """Seconds in which an image must have arrived, in (0, 86400]."""
     fetch_contact: str = ""
     """Mail address or page sent to servers whose images are asked for by address; empty to fetch no addresses."""
+    hosts: tuple[str, ...] = ()
+    """Names that a request may call the server by, without ports; empty for any. Where there is no token this keeps out pages
+    of other sites whose name leads to this machine."""
     token: str = field(default="", repr=False)
     """Without it nothing but health is answered; empty for no token, else at least 16 printable ASCII characters."""
 
