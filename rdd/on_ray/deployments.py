@@ -5,7 +5,7 @@ What Ray Serve 2.60 does, and what follows from it:
 * A full queue raises ``BackPressureError`` in the process that asks, and becomes 503 at the door unless the deployment says
   otherwise. The door asks decoders and models, so it turns theirs into 429 itself; its own is set to 429.
 * ``serve.shutdown`` and ``serve delete`` end all deployments of an application at the same time, also a model that a decoded
-  image is still to come to. :mod:`rdd.on_ray.serving` therefore closes the door first.
+  image is still to come to. :mod:`rdd.on_ray.serve_run` therefore closes the door first.
 * What was sent to a replica that dies comes back as ``RayActorError``. Images change nothing, so they are sent once more.
 """
 
@@ -23,7 +23,7 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
-from rdd.known_weights import encoder_of
+from rdd.detector_identity import encoder_identity_of
 from rdd.on_ray.loopback import keep_replica_on_loopback
 from rdd.on_ray.ray_backend import RayBackend
 from rdd.on_ray.serve_options import ServeOptions, weights_of
@@ -104,7 +104,7 @@ class Decode:
 
     def __init__(self, detector: str, max_pixels: int) -> None:
         keep_replica_on_loopback()
-        self._preparer = Preparer(encoder_of(detector)["preprocessing"], max_pixels=max_pixels)
+        self._preparer = Preparer(encoder_identity_of(detector)["preprocessing"], max_pixels=max_pixels)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")  # a picture of 64 million pixels takes 200 MB
 
     async def __call__(self, data: bytes, name: str | None) -> Prepared:

@@ -26,7 +26,7 @@ class _Command:
 
 
 _COMMANDS = {
-    "predict": _Command("rdd.serving.command", "answers for images: verdict, probability, reasons"),
+    "predict": _Command("rdd.serving.predict_command", "answers for images: verdict, probability, reasons"),
     "serve": _Command("rdd.on_ray.serve", "answers over HTTP, and a page to drop images on"),
 }
 

@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.in_process:
         _serve_in_process(options, settings, weights, arguments.host, arguments.port)
     else:
-        from rdd.on_ray.serving import serve_on_ray
+        from rdd.on_ray.serve_run import serve_on_ray
 
         serve_on_ray(options, settings, host=arguments.host, port=arguments.port)
     return 0

@@ -5,7 +5,8 @@ import os
 from dataclasses import dataclass
 
 from rdd.config.checks import DAY_S, check
-from rdd.known_weights import encoder_of, find_weights
+from rdd.detector_identity import encoder_identity_of
+from rdd.known_weights import find_weights
 from rdd.serving.web.settings import WebSettings, read_token
 
 DRAIN_S = 60.0
@@ -81,7 +82,7 @@ def weights_of(options: ServeOptions) -> str:
         ValueError: there is no detector, or its weights are not here.
         RuntimeError: the detector's description is torn.
     """
-    identity = encoder_of(options.detector)
+    identity = encoder_identity_of(options.detector)
     if options.weights == identity["pretrained"] and not os.path.exists(options.weights):
         return options.weights
     return find_weights(identity, options.weights)

@@ -10,8 +10,9 @@ from rdd import storage
 from rdd.config import Config
 from rdd.data.open import open_source
 from rdd.data.records import RawRecord, from_table
+from rdd.detector_identity import encoder_identity_of
 from rdd.features import FeatureTable
-from rdd.known_weights import encoder_of, find_weights
+from rdd.known_weights import find_weights
 from rdd.runs.directory import RunDirectory
 from rdd.schema import REAL
 from rdd.serving.predictor import Predictor
@@ -35,7 +36,7 @@ def show_example(config: Config) -> dict[str, Any]:
     run = RunDirectory(config.train.output)
     image, data = storage.join(run.path, "example.png"), _unseen_image(config)
     storage.write_bytes(image, data)
-    weights = find_weights(encoder_of(run.detector), config.clip.pretrained)
+    weights = find_weights(encoder_identity_of(run.detector), config.clip.pretrained)
     predictor = Predictor.load(run.detector, weights=weights)
     answer = predictor.answers([predictor.preparer(data, image)])[0]
     stream = io.BytesIO()

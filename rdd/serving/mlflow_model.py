@@ -23,7 +23,8 @@ import numpy as np
 from PIL import Image
 
 from rdd.detector import Detector
-from rdd.known_weights import encoder_of, find_weights
+from rdd.detector_identity import encoder_identity_of
+from rdd.known_weights import find_weights
 from rdd.serving.answer import Answer, classification
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> De
 
     settings = _CONFIG | dict(model_config or {})
     given = settings["weights"] or os.environ.get(WEIGHTS_VARIABLE, "")
-    weights = find_weights(encoder_of(path), given, option=f"{WEIGHTS_VARIABLE} or model_config weights")
+    weights = find_weights(encoder_identity_of(path), given, option=f"{WEIGHTS_VARIABLE} or model_config weights")
     return DetectorModel(Predictor.load(path, weights=weights, device=settings["device"], precision=settings["precision"]))
 
 

@@ -11,11 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from _embed_job import commits, wait_until
+from _small_detector import detector_of
 from _tiny_detector import TinyDetector, write_tiny_detector
 from PIL import Image
 
 from rdd import storage
+from rdd.clip import ClipEncoder
 from rdd.data.unlabelled import UnlabelledSource
+from rdd.detector import Detector
 from rdd.serving.predictor import Predictor
 from rdd.serving.rows import row_of
 from rdd.serving.steps import KEYED_ROWS
@@ -96,6 +99,13 @@ def test_killed_and_started_again_every_image_is_answered_once_and_as_in_one_pro
     again, log = finished(words)
     assert again == summary
     assert "is finished" in log
+    other = detector_of(ClipEncoder(Detector.load(tiny.path).encoder_identity["model"], tiny.weights))
+    other.save(str(tmp_path / "other"))
+    refused = subprocess.run(
+        [word.replace(tiny.path, str(tmp_path / "other")) for word in words], capture_output=True, text=True
+    )
+    assert refused.returncode == 2
+    assert "must be a directory of its own for each detector" in refused.stderr
     predictor, source = Predictor(tiny.load()), UnlabelledSource([str(images)])
     data = {row["key"]: row["images"] for part in source.reader(source.index().slice(0, 3)) for row in part.to_pylist()}
     by_key = {row.pop("key"): row for row in table.to_pylist()}

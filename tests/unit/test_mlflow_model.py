@@ -68,6 +68,8 @@ def test_a_logged_detector_is_loaded_by_its_alias_and_gives_its_own_digits(
     assert answers["verdict"].tolist()[3] is None
     assert answers["error"].tolist()[3]["reason"] == "not_an_image"
     assert answers["model_version"].tolist() == [detector.version] * 4
+    missing = model.predict(pd.DataFrame({"image": [files[0], None]}))
+    assert [error and error["reason"] for error in missing["error"]] == [None, "empty"]
     example = mlflow.models.Model.load(version.source).load_input_example(version.source)
     assert model.predict(example)["error"].tolist() == [None]
 

@@ -123,6 +123,11 @@ def test_addresses_are_refused_unless_fetching_is_allowed(folder: Path) -> None:
     Path("web.csv").write_text("url\nhttp://127.0.0.1:9/a.png\nnonsense://x\n")
     with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:9/a\.png would have to be fetched; allow that by --allow-urls"):
         UnlabelledSource(["web.csv"])
+    Path("secret.txt").write_text("of this machine")
+    Path("files.csv").write_text(f"url\nsecret.txt\n{Path('secret.txt').absolute().as_uri()}\ns3://bucket/secret.txt\n")
+    index = UnlabelledSource(["files.csv"]).index()
+    assert index["reason"].to_pylist() == ["null_path"] * 3  # addresses alone, whatever a table says
+    assert index["paths"].null_count == 3
     found = reasons(UnlabelledSource(["web.csv"], fetch=FetchConfig(contact="me@example.org")))
     assert found["http://127.0.0.1:9/a.png"] == "refused_address"
 

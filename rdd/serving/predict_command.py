@@ -20,10 +20,11 @@ import pyarrow as pa
 from rdd import storage
 from rdd.config.fetch import FetchConfig
 from rdd.data.unlabelled import UnlabelledSource
-from rdd.known_weights import encoder_of, find_weights
+from rdd.detector_identity import encoder_identity_of
+from rdd.known_weights import find_weights
 from rdd.progress import at_most_every
 from rdd.serving.answer import Answer, answer_schema
-from rdd.serving.in_process import Batch, BatchesAhead, answers_of
+from rdd.serving.batches_ahead import Batch, BatchesAhead, answers_of
 from rdd.serving.prepare import MAX_PIXELS, Preparer
 from rdd.serving.writers import FORMATS, writer_of
 
@@ -126,7 +127,7 @@ def run(arguments: argparse.Namespace, on_ray: OnRay) -> int:
         RuntimeError: the work failed.
     """
     format, fetch = _checked_format(arguments), _fetching(arguments)
-    identity = encoder_of(arguments.detector)
+    identity = encoder_identity_of(arguments.detector)
     source = UnlabelledSource(arguments.images, caption=arguments.caption, fetch=fetch)
     index = source.index()
     if (images := index.num_rows) > arguments.here_up_to:
