@@ -154,30 +154,40 @@ def _beside(table: str, place: str | None) -> str | None:
 
 
 def _indexed(images: _Images, caption: str) -> pa.Table:
-    flaws = [_flaw(images, row) for row in range(len(images.keys))]
+    """Rows of the index; of arrays rather than lists where that can be, since there may be tens of millions."""
     count, places = len(images.keys), images.places
-    captions = images.captions or [None] * count
+    rows = pa.array(np.arange(count))
     columns: dict[str, Any] = {
         "key": images.keys,
-        "source": [images.source] * count,
-        "row": list(range(count)),
-        "rows": [[row] for row in range(count)],
+        "source": pa.repeat(images.source, count),
+        "row": rows,
+        "rows": _singles(rows),
         "record_id": images.names,
-        "generators": [[UNKNOWN]] * count,
-        "caption": [own or caption or None for own in captions],
-        "stage": ["index" if reason else None for reason, _ in flaws],
-        "reason": [reason for reason, _ in flaws],
-        "detail": [detail for _, detail in flaws],
+        "generators": _singles(pa.repeat(UNKNOWN, count)),
     }
-    return make_index(columns if places is None else columns | {"paths": [[place] if place else None for place in places]})
+    if images.captions is not None or caption:
+        columns["caption"] = [own or caption or None for own in images.captions or [None] * count]
+    if places is not None:
+        shown = pa.array([place or None for place in places], pa.string())
+        columns["paths"] = _singles(shown) if not shown.null_count else [[place] if place else None for place in places]
+    if flaws := {row: flaw for row in range(count) if (flaw := _flaw(images, row)) is not None}:
+        columns["stage"] = ["index" if row in flaws else None for row in range(count)]
+        columns["reason"], columns["detail"] = zip(*(flaws.get(row, (None, None)) for row in range(count)), strict=True)
+    return make_index(columns)
 
 
-def _flaw(images: _Images, row: int) -> tuple[str | None, str | None]:
+def _singles(values: pa.Array) -> pa.ListArray:
+    """Lists of one value each."""
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1, dtype=np.int32)), values)
+
+
+def _flaw(images: _Images, row: int) -> tuple[str, str] | None:
+    """Why an image can not be used, in a word and in a sentence."""
     if row in images.not_utf8:
         return "not_utf8", "its name or caption is no UTF-8: rename it"
     if images.places is not None and not images.places[row]:
         return "null_path", "its row names no file, or in a column url no address"
-    return None, None
+    return None
 
 
 def _without_repeats(index: pa.Table) -> pa.Table:
