@@ -119,7 +119,7 @@ def test_copies_of_one_class_or_another_encoder_are_refused_at_the_first(config:
         rdd.runs.audit.run_audit(config, lambda name, degrade: str(folder))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_copies_that_make_the_classes_equal_are_embedded_on_ray(
     ray_session, sample_set: Path, tiny_model: str, tmp_path: Path
 ) -> None:

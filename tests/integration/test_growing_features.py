@@ -85,7 +85,7 @@ def test_records_then_a_generator_then_a_block_give_what_one_embedding_gives(
     assert joined[same[0]] == joined[same[1]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_image_that_is_real_there_and_generated_here_is_rejected(
     ray_session, sample_set: Path, tiny_model: str, tmp_path: Path
 ) -> None:

@@ -113,7 +113,7 @@ def test_the_token_is_its_users_alone_and_opens(training: tuple[psutil.Process, 
     "shown",
     [
         pytest.param({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, id="wrong"),
-        pytest.param({}, id="none", marks=pytest.mark.slow),
+        pytest.param({}, id="none", marks=pytest.mark.long),
     ],
 )
 @pytest.mark.slow

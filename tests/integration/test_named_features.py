@@ -78,8 +78,7 @@ def test_every_stage_runs_on_a_block(ray_session, config: Config, tmp_path: Path
     assert run_figures(override(config, figures))["figures"] == ["feature_map.png", "landscape.png"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("held", ["map", "stream"])
+@pytest.mark.parametrize("held", [pytest.param("map", marks=pytest.mark.long), pytest.param("stream", marks=pytest.mark.slow)])
 def test_workers_train_on_inputs_of_several_widths(ray_session, config: Config, held: str, tmp_path: Path) -> None:
     several = override(config, {"features.inputs": ["projected", "block_2"], "train.precision": "fp64", "features.held": held})
     alone = run_training(several)

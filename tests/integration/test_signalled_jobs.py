@@ -132,9 +132,9 @@ def write_endless_records(place: Path) -> dict[str, Any]:
         ("train", signal.SIGTERM, 0),
         pytest.param("train", signal.SIGINT, 2, marks=pytest.mark.slow),
         pytest.param("tune", signal.SIGTERM, 1, marks=pytest.mark.slow),
-        pytest.param("ablate", signal.SIGINT, 0, marks=pytest.mark.slow),
+        pytest.param("ablate", signal.SIGINT, 0, marks=pytest.mark.long),
         pytest.param("embed", signal.SIGTERM, 0, marks=pytest.mark.slow),
-        pytest.param("embed", signal.SIGINT, 0, marks=pytest.mark.slow),
+        pytest.param("embed", signal.SIGINT, 0, marks=pytest.mark.long),
     ],
 )
 def test_a_signal_ends_a_job_and_all_that_belongs_to_it(

@@ -58,8 +58,7 @@ def alone(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Con
     return config, run_training(config)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [pytest.param(2, marks=pytest.mark.long), pytest.param(4, marks=pytest.mark.slow)])
 def test_ray_workers_give_the_weights_of_the_process_alone(ray_session, alone, workers: int, tmp_path: Path) -> None:
     config, summary = alone
     scaling = {"scaling.num_workers": workers, "scaling.cpus_per_worker": 0.5, "train.output": str(tmp_path / "many")}

@@ -84,7 +84,7 @@ def test_a_sweep_gives_a_config_that_trains_and_every_trial_to_mlflow(ray_sessio
         assert len(client.get_metric_history(child.info.run_id, "val/auroc")) == row["epochs"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_seed_draws_the_same_trials_and_another_seed_others(ray_session, config: Config, tmp_path: Path) -> None:
     drawn = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
