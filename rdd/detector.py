@@ -14,8 +14,8 @@ from safetensors.torch import save as save_tensors
 from rdd import storage
 from rdd.bands import Bands
 from rdd.calibration import Calibration
+from rdd.config.added import ADDED
 from rdd.config.parse import from_dict
-from rdd.config.stages import ADDED
 from rdd.encoder_identity import differences
 from rdd.feature_names import PROJECTED, is_image_feature
 from rdd.features import FeatureTable, TextMode

@@ -15,8 +15,9 @@ from ray.train.torch import TorchTrainer
 
 from rdd import storage
 from rdd.config import Config
+from rdd.config.added import ADDED
 from rdd.config.parse import section_dicts, settings_of
-from rdd.config.stages import ADDED, TRAIN, require
+from rdd.config.stages import TRAIN, require
 from rdd.engine import fit
 from rdd.features import FeatureTable
 from rdd.features.feature_set import FeatureSet, check_inputs, identity_if_there

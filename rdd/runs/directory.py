@@ -5,8 +5,9 @@ from typing import Any
 
 from rdd import storage
 from rdd.config import Config
+from rdd.config.added import ADDED
 from rdd.config.parse import from_dict
-from rdd.config.stages import ADDED, TRAINING_SECTIONS
+from rdd.config.stages import TRAINING_SECTIONS
 from rdd.config.yaml_text import load_yaml
 from rdd.run_context import TrainState
 from rdd.runs.checkpoint import load_state, save_state

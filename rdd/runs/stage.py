@@ -18,9 +18,10 @@ from typing import Any
 
 from rdd import storage
 from rdd.config import Config
+from rdd.config.added import ADDED
 from rdd.config.parse import leaf_of, section_dicts, settings_of
 from rdd.config.secrets import without_password
-from rdd.config.stages import ADDED, Stage, require
+from rdd.config.stages import Stage, require
 from rdd.resource_use import peak_gib
 from rdd.signals import signals_held
 from rdd.tracking.pages import page_of, title_of

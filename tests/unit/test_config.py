@@ -66,7 +66,7 @@ def test_features_that_are_kept_are_named_from_the_first_block_to_the_last() -> 
 
 
 def test_settings_that_came_later_are_known_with_what_they_were() -> None:
-    changed = {path for path, value in rdd.config.stages.ADDED.items() if rdd.config.parse.leaf_of(Config(), path) != value}
+    changed = {path for path, value in rdd.config.added.ADDED.items() if rdd.config.parse.leaf_of(Config(), path) != value}
     assert changed == {"model.standardize"}
 
 
