@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import rdd.config.stages
+import rdd.config.added
 from rdd.config import Config
 from rdd.config.help import help_text
 from rdd.config.parse import from_dict, from_yaml, leaf_of, leaves, override, parse_config, to_yaml
