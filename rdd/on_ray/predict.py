@@ -22,6 +22,7 @@ from rdd.config.parse import override
 from rdd.config.stages import PREDICT
 from rdd.data.unlabelled import UnlabelledSource
 from rdd.detector import Detector
+from rdd.detector_identity import encoder_identity_of
 from rdd.embedding.resume import WORK, check_index, committed_files, read_tables
 from rdd.known_weights import find_weights
 from rdd.on_ray.embedding_graph import Sizes, Steps, sizes_of, write_features
@@ -230,13 +231,7 @@ class _Answerer:
         import torch
 
         torch.set_num_threads(config.threads_per_worker)
-        detector = Detector.load(config.detector)
-        if detector.version != version:
-            raise RuntimeError(
-                f"the detector on {platform.node()} is {detector.version[:12]}..., and where the job began it is "
-                f"{version[:12]}...; put the same there"
-            )
-        here = weights if os.path.isfile(weights) else find_weights(detector.encoder_identity, config.weights)
+        here = weights if os.path.isfile(weights) else find_weights(encoder_identity_of(config.detector), config.weights)
         predictor = Predictor.load(
             config.detector,
             weights=here,
@@ -244,6 +239,11 @@ class _Answerer:
             precision=config.precision,
             max_pixels=config.max_pixels,
         )
+        if (found := predictor.detector.version) != version:
+            raise RuntimeError(
+                f"the detector on {platform.node()} is {found[:12]}..., and where the job began it is {version[:12]}...; "
+                "put the same there"
+            )
         self._answer = AnswerStep(predictor, progress)
         progress("load", 1)  # ends the time to start: from now on the stall limit applies
 
